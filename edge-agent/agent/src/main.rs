@@ -1,0 +1,2 @@
+//! The software of an edge camera that looks back before it speaks.
+fn main() {}

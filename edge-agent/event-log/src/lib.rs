@@ -1,0 +1,2 @@
+//! The log of record: events, their trajectories and evidence, in SQLite.
+#![forbid(unsafe_code)]

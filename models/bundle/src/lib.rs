@@ -1,0 +1,2 @@
+//! A model bundle: its manifest, its parts, their hashes.
+#![forbid(unsafe_code)]

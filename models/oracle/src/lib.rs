@@ -1,0 +1,2 @@
+//! Oracle traces: what a policy that knew the truth would have looked at, as training data.
+#![forbid(unsafe_code)]
