@@ -1,0 +1,165 @@
+//! From an operator to the moments that it looks at.
+
+use crate::Action;
+
+/// Seconds rounded to the one decimal that the policy reads and writes.
+pub fn tenth(seconds: f64) -> f64 {
+    (seconds * 10.0).round() / 10.0
+}
+
+/// What an operator may ask for at most.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Limits {
+    /// Most frames of one look; even.
+    pub frames_per_look: u32,
+    /// Frames of an `expand`, which does not state any; even.
+    pub frames_default: u32,
+    /// Seconds between the two frames of a pair (shorter where the look is too dense for it).
+    pub pair_lag_s: f64,
+}
+
+/// A look: `frames` frames spread over `[start, end)` seconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Look {
+    /// First second.
+    pub start: f64,
+    /// Second after the last.
+    pub end: f64,
+    /// Number of frames, even: they are seen in pairs.
+    pub frames: u32,
+    /// Whether the span or the number asked for was cut to what there is.
+    pub clamped: bool,
+}
+
+/// Why an operator was not carried out. The text goes back to the policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The span has no length or its ends are in the wrong order.
+    #[error("the span is empty: start must be before end, and the span longer than 0.1 s")]
+    EmptySpan,
+    /// The span lies outside of what the store holds.
+    #[error("nothing is stored there")]
+    NothingStored,
+    /// `final` is not a look.
+    #[error("final takes no look")]
+    NotALook,
+}
+
+/// A span shorter than this holds no two different frames at any usual rate.
+const SHORTEST_S: f64 = 0.1;
+
+/// The look that opens an inquiry: `frames` frames over the window.
+pub fn glance(window: (f64, f64), frames: u32) -> Look {
+    Look { start: window.0, end: window.1, frames: even(frames), clamped: false }
+}
+
+/// The look that an operator asks for, cut to what is `held` (seconds) and to `limits`.
+///
+/// # Errors
+/// [`Refusal`] if nothing is left to look at.
+pub fn look(action: &Action, held: (f64, f64), limits: &Limits) -> Result<Look, Refusal> {
+    let (start, end, frames) = match *action {
+        Action::Backtrack { anchor, span, frames } => (anchor - span, anchor, frames),
+        Action::Sample { start, end, frames } => (start, end, frames),
+        Action::Expand { start, end, factor } => {
+            let wider = (end - start) * (factor.max(1.0) - 1.0) / 2.0;
+            (start - wider, end + wider, limits.frames_default)
+        }
+        Action::Final(_) => return Err(Refusal::NotALook),
+    };
+    if !(end - start >= SHORTEST_S) {
+        return Err(Refusal::EmptySpan);
+    }
+    let (first, last) = (start.max(held.0), end.min(held.1));
+    if !(last - first >= SHORTEST_S) {
+        return Err(Refusal::NothingStored);
+    }
+    let wanted = even(frames);
+    let frames = wanted.min(even(limits.frames_per_look));
+    let clamped = first != start || last != end || frames != wanted;
+    Ok(Look { start: tenth(first), end: tenth(last), frames, clamped })
+}
+
+fn even(frames: u32) -> u32 {
+    (frames.max(2)).next_multiple_of(2)
+}
+
+/// The moments of a look, two per pair, in seconds: pair centres at `(i + ½)/k` of the span, the two
+/// frames `pair_lag_s` apart so that a pair carries motion. Where pairs would overlap, the frames
+/// are spread evenly instead. All moments lie inside the span.
+pub fn moments(look: &Look, pair_lag_s: f64) -> Vec<[f64; 2]> {
+    let pairs = (look.frames / 2).max(1);
+    let step = (look.end - look.start) / f64::from(pairs);
+    let lag = pair_lag_s.min(step / 2.0);
+    (0..pairs)
+        .map(|i| {
+            let centre = look.start + (f64::from(i) + 0.5) * step;
+            [centre - lag / 2.0, centre + lag / 2.0]
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const LIMITS: Limits = Limits { frames_per_look: 16, frames_default: 8, pair_lag_s: 0.5 };
+
+    #[test]
+    fn backtrack_looks_at_what_came_just_before_the_anchor() {
+        let action = Action::Backtrack { anchor: 63.5, span: 16.0, frames: 8 };
+        let seen = look(&action, (0.0, 122.0), &LIMITS).unwrap();
+        assert_eq!(seen, Look { start: 47.5, end: 63.5, frames: 8, clamped: false });
+        let centres: Vec<f64> = moments(&seen, 0.5).iter().map(|m| (m[0] + m[1]) / 2.0).collect();
+        assert_eq!(centres, [49.5, 53.5, 57.5, 61.5]);
+    }
+
+    #[test]
+    fn expand_widens_to_both_sides_and_is_cut_to_what_is_held() {
+        let action = Action::Expand { start: 10.0, end: 30.0, factor: 3.0 };
+        let seen = look(&action, (0.0, 122.0), &LIMITS).unwrap();
+        assert_eq!((seen.start, seen.end, seen.frames, seen.clamped), (0.0, 50.0, 8, true));
+    }
+
+    #[test]
+    fn a_dense_sample_spreads_its_frames_evenly() {
+        let action = Action::Sample { start: 10.0, end: 12.0, frames: 8 };
+        let seen = look(&action, (0.0, 122.0), &LIMITS).unwrap();
+        let all: Vec<f64> = moments(&seen, 0.5).concat();
+        assert_eq!(all.len(), 8);
+        for (i, t) in all.iter().enumerate() {
+            assert!((t - (10.125 + 0.25 * i as f64)).abs() < 1e-9, "{all:?}");
+        }
+    }
+
+    #[test]
+    fn impossible_spans_are_refused_with_the_reason() {
+        let backwards = Action::Sample { start: 12.0, end: 10.0, frames: 8 };
+        assert_eq!(look(&backwards, (0.0, 122.0), &LIMITS), Err(Refusal::EmptySpan));
+        let nan = Action::Backtrack { anchor: f64::NAN, span: 1.0, frames: 8 };
+        assert_eq!(look(&nan, (0.0, 122.0), &LIMITS), Err(Refusal::EmptySpan));
+        let elsewhere = Action::Sample { start: 900.0, end: 910.0, frames: 8 };
+        assert_eq!(look(&elsewhere, (0.0, 122.0), &LIMITS), Err(Refusal::NothingStored));
+    }
+
+    proptest! {
+        #[test]
+        fn every_moment_of_every_look_lies_in_what_is_held(
+            start in -1e4f64..1e4, length in -10f64..1e4, frames in 0u32..1000, kind in 0..3,
+            factor in -2f64..50.0,
+        ) {
+            let action = match kind {
+                0 => Action::Backtrack { anchor: start, span: length, frames },
+                1 => Action::Sample { start, end: start + length, frames },
+                _ => Action::Expand { start, end: start + length, factor },
+            };
+            if let Ok(seen) = look(&action, (0.0, 122.0), &LIMITS) {
+                prop_assert!(seen.frames <= 16 && seen.frames % 2 == 0);
+                for t in moments(&seen, 0.5).concat() {
+                    prop_assert!((0.0..=122.0).contains(&t), "{t} in {seen:?}");
+                }
+            }
+        }
+    }
+}
