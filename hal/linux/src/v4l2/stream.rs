@@ -1,0 +1,186 @@
+//! A running stream of one device: its format is set, its buffers are mapped and queued.
+
+use super::device::{Open, failure, no_readable_format};
+use super::format::{FourCc, Layout, Wish, candidates, pack};
+use super::sys;
+use crate::spec::Size;
+use hal_camera::{CameraError, MediaTime};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use std::io;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+/// Buffers to ask for: one being filled, one waiting to be, one ready, and one for a consumer that
+/// is late by a frame.
+const BUFFERS: u32 = 4;
+/// With fewer the driver has none to fill while one is being read.
+const FEWEST_BUFFERS: u32 = 2;
+
+/// A device that is delivering frames. Dropping it stops the stream and closes the device.
+pub(super) struct Stream {
+    // Before the device: buffers are unmapped first, then the file is closed.
+    mappings: Vec<sys::Mapping>,
+    device: Open,
+    pub layout: Layout,
+}
+
+/// A buffer's content.
+pub(super) struct Picture {
+    /// The driver's stamp, if it is of the monotonic clock.
+    pub stamp: Option<MediaTime>,
+    /// The packed picture, or what is wrong with it.
+    pub bytes: Result<Vec<u8>, String>,
+}
+
+impl Stream {
+    /// Takes the device from opened to delivering. `fps` is a wish: many drivers do not grant it.
+    pub fn start(device: Open, wish: Wish, fps: f64) -> Result<Self, CameraError> {
+        device.check_camera()?;
+        let layout = agree_on_format(&device, wish)?;
+        ask_for_rate(&device, fps);
+        let mappings = map_buffers(&device)?;
+        let mut on = sys::BUF_TYPE_CAPTURE as libc::c_int;
+        sys::stream_on(device.as_fd(), &mut on)
+            .map_err(|error| failure(&device.name, "start the stream", error))?;
+        Ok(Self { mappings, device, layout })
+    }
+
+    /// The next picture, or `None` if there was none within `patience`.
+    pub fn next(&mut self, patience: Duration) -> Result<Option<Picture>, CameraError> {
+        // Poll first: DQBUF alone could wait for ever, and some drivers ignore O_NONBLOCK.
+        let timeout =
+            Timespec { tv_sec: patience.as_secs() as i64, tv_nsec: patience.subsec_nanos().into() };
+        let mut fds = [PollFd::new(&self.device, PollFlags::IN)];
+        match rustix::event::poll(&mut fds, Some(&timeout)) {
+            Ok(0) => return Ok(None),
+            // Whatever poll reports (an unplugged device is an error there), DQBUF names it.
+            Ok(_) => {}
+            // A signal; the caller's deadline decides whether to wait again.
+            Err(rustix::io::Errno::INTR) => return Ok(None),
+            Err(error) => return Err(failure(&self.device.name, "wait for a frame", error.into())),
+        }
+        let mut buffer = capture_buffer(0);
+        match sys::dequeue_buffer(self.device.as_fd(), &mut buffer) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                // Announced and not delivered: a driver that does so must not make us spin.
+                std::thread::sleep(Duration::from_millis(5));
+                return Ok(None);
+            }
+            Err(error) => return Err(failure(&self.device.name, "take a frame", error)),
+        }
+        let picture = self.read(&buffer)?;
+        let mut again = capture_buffer(buffer.index);
+        sys::queue_buffer(self.device.as_fd(), &mut again)
+            .map_err(|error| failure(&self.device.name, "return a buffer", error))?;
+        Ok(Some(picture))
+    }
+
+    fn read(&self, buffer: &sys::Buffer) -> Result<Picture, CameraError> {
+        let Some(mapping) = self.mappings.get(buffer.index as usize) else {
+            let reason = format!("its driver returned buffer {} of none", buffer.index);
+            return Err(self.device.unusable(reason));
+        };
+        let bytes = if buffer.flags & sys::BUF_FLAG_ERROR != 0 {
+            Err("the driver marked it so (a bad cable or an overloaded bus)".to_string())
+        } else {
+            pack(self.layout, mapping.copy(buffer.bytesused as usize))
+        };
+        let monotonic =
+            buffer.flags & sys::BUF_FLAG_TIMESTAMP_MASK == sys::BUF_FLAG_TIMESTAMP_MONOTONIC;
+        let stamp = buffer.timestamp;
+        let us = stamp.tv_sec.saturating_mul(1_000_000).saturating_add(stamp.tv_usec);
+        Ok(Picture { stamp: monotonic.then_some(MediaTime(us)), bytes })
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // A device that has gone answers with an error, and closing stops the stream anyway.
+        let mut off = sys::BUF_TYPE_CAPTURE as libc::c_int;
+        let _ = sys::stream_off(self.device.as_fd(), &mut off);
+    }
+}
+
+fn agree_on_format(device: &Open, wish: Wish) -> Result<Layout, CameraError> {
+    let offered = device.formats();
+    let candidates = candidates(&offered, wish);
+    if candidates.is_empty() {
+        let asked =
+            wish.code.map_or(String::new(), |code| format!("format={code} is not to be had: "));
+        return Err(device.unusable(asked + &no_readable_format(&offered)));
+    }
+    let mut answers = Vec::new();
+    for (code, size) in candidates {
+        let answer = set_format(device, code, size)?;
+        // Drivers answer a format that they do not have with another one, and no error.
+        if answer.code == code {
+            return Ok(answer);
+        }
+        answers.push(format!("{} for {code}", answer.code));
+    }
+    Err(device.unusable(format!("its driver gives {}", answers.join(", "))))
+}
+
+fn set_format(device: &Open, code: FourCc, size: Size) -> Result<Layout, CameraError> {
+    // From zeros, never from the format that is set: a stride or an image size left over from
+    // another format would be honoured by some drivers.
+    let mut format: sys::Format = sys::zeroed();
+    format.type_ = sys::BUF_TYPE_CAPTURE;
+    format.pix.width = size.width;
+    format.pix.height = size.height;
+    format.pix.pixelformat = code.0;
+    format.pix.field = sys::FIELD_NONE;
+    sys::set_format(device.as_fd(), &mut format)
+        .map_err(|error| failure(&device.name, "set the format", error))?;
+    let (width, height) = (format.pix.width, format.pix.height);
+    let side = 1..=u32::from(u16::MAX);
+    if !side.contains(&width) || !side.contains(&height) {
+        return Err(device.unusable(format!("its driver gives pictures of {width}x{height}")));
+    }
+    Ok(Layout {
+        code: FourCc(format.pix.pixelformat),
+        size: Size { width, height },
+        stride: format.pix.bytesperline as usize,
+    })
+}
+
+fn ask_for_rate(device: &Open, fps: f64) {
+    let mut parameters: sys::StreamParm = sys::zeroed();
+    parameters.type_ = sys::BUF_TYPE_CAPTURE;
+    parameters.time_per_frame = [1000, (fps * 1000.0).round() as u32];
+    // Cameras of a fixed rate refuse, and the frames are thinned here.
+    if let Err(error) = sys::set_stream_parameters(device.as_fd(), &mut parameters) {
+        tracing::debug!(camera = %device.name, fps, %error, "the driver sets no frame rate");
+    }
+}
+
+fn map_buffers(device: &Open) -> Result<Vec<sys::Mapping>, CameraError> {
+    let mut request: sys::RequestBuffers = sys::zeroed();
+    (request.count, request.type_, request.memory) =
+        (BUFFERS, sys::BUF_TYPE_CAPTURE, sys::MEMORY_MMAP);
+    sys::request_buffers(device.as_fd(), &mut request)
+        .map_err(|error| failure(&device.name, "have buffers", error))?;
+    if request.count < FEWEST_BUFFERS {
+        return Err(device.unusable(format!("its driver gives only {} buffers", request.count)));
+    }
+    let mut mappings = Vec::new();
+    // A driver may give more than was asked for; as many as were asked for are enough.
+    for index in 0..request.count.min(BUFFERS) {
+        let mut buffer = capture_buffer(index);
+        sys::query_buffer(device.as_fd(), &mut buffer)
+            .map_err(|error| failure(&device.name, "find a buffer", error))?;
+        let mapping = sys::Mapping::new(device.as_fd(), buffer.offset, buffer.length)
+            .map_err(|error| failure(&device.name, "map a buffer", error))?;
+        mappings.push(mapping);
+        sys::queue_buffer(device.as_fd(), &mut capture_buffer(index))
+            .map_err(|error| failure(&device.name, "queue a buffer", error))?;
+    }
+    Ok(mappings)
+}
+
+fn capture_buffer(index: u32) -> sys::Buffer {
+    let mut buffer: sys::Buffer = sys::zeroed();
+    (buffer.index, buffer.type_, buffer.memory) = (index, sys::BUF_TYPE_CAPTURE, sys::MEMORY_MMAP);
+    buffer
+}
