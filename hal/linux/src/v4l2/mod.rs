@@ -18,7 +18,7 @@ use format::Wish;
 use hal_camera::{Camera, CameraError, Capture, Frame, MediaTime, WallTime};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use stream::{Picture, Stream};
+use stream::Stream;
 use timing::{Thinning, media_time};
 
 /// Longest wait for a frame. Above the slowest rate that can be asked for, with room for a camera
@@ -88,17 +88,19 @@ impl V4l2Camera {
                 let waited_ms = TIMEOUT.as_millis() as u64;
                 return Err(CameraError::Stalled { name: self.name.clone(), waited_ms });
             }
-            let Some(Picture { stamp, bytes }) = stream.next(left)? else { continue };
+            let Some(filled) = stream.next(left)? else { continue };
             let now = self.clock.now();
-            let media_time = media_time(stamp, now.media, self.last);
+            let media_time = media_time(filled.stamp, now.media, self.last);
             if !self.thinning.keep(media_time) {
+                stream.skip(filled)?;
                 deadline = Instant::now() + TIMEOUT;
                 continue;
             }
             self.last = Some(media_time);
-            let name = &self.name;
-            let bytes =
-                bytes.map_err(|reason| CameraError::Damaged { name: name.clone(), reason })?;
+            let bytes = stream.read(filled)?.map_err(|reason| {
+                let name = self.name.clone();
+                CameraError::Damaged { name, reason }
+            })?;
             let age_us = now.media.0 - media_time.0;
             return Ok(Frame {
                 media_time,

@@ -24,12 +24,14 @@ pub(super) struct Stream {
     pub layout: Layout,
 }
 
-/// A buffer's content.
-pub(super) struct Picture {
+/// A buffer that the driver has filled and not got back yet.
+pub(super) struct Filled {
+    index: u32,
+    bytes: usize,
+    /// What the driver itself says is wrong with it.
+    faulty: bool,
     /// The driver's stamp, if it is of the monotonic clock.
     pub stamp: Option<MediaTime>,
-    /// The packed picture, or what is wrong with it.
-    pub bytes: Result<Vec<u8>, String>,
 }
 
 impl Stream {
@@ -45,8 +47,9 @@ impl Stream {
         Ok(Self { mappings, device, layout })
     }
 
-    /// The next picture, or `None` if there was none within `patience`.
-    pub fn next(&mut self, patience: Duration) -> Result<Option<Picture>, CameraError> {
+    /// The next filled buffer, or `None` if there was none within `patience`. It is to be handed to
+    /// [`read`](Self::read) or [`skip`](Self::skip), which give it back to the driver.
+    pub fn next(&mut self, patience: Duration) -> Result<Option<Filled>, CameraError> {
         // Poll first: DQBUF alone could wait for ever, and some drivers ignore O_NONBLOCK.
         let timeout =
             Timespec { tv_sec: patience.as_secs() as i64, tv_nsec: patience.subsec_nanos().into() };
@@ -69,28 +72,36 @@ impl Stream {
             }
             Err(error) => return Err(failure(&self.device.name, "take a frame", error)),
         }
-        let picture = self.read(&buffer)?;
-        let mut again = capture_buffer(buffer.index);
-        sys::queue_buffer(self.device.as_fd(), &mut again)
-            .map_err(|error| failure(&self.device.name, "return a buffer", error))?;
-        Ok(Some(picture))
+        let clock = buffer.flags & sys::BUF_FLAG_TIMESTAMP_MASK;
+        let time = buffer.timestamp;
+        let us = time.tv_sec.saturating_mul(1_000_000).saturating_add(time.tv_usec);
+        Ok(Some(Filled {
+            index: buffer.index,
+            bytes: buffer.bytesused as usize,
+            faulty: buffer.flags & sys::BUF_FLAG_ERROR != 0,
+            stamp: (clock == sys::BUF_FLAG_TIMESTAMP_MONOTONIC).then_some(MediaTime(us)),
+        }))
     }
 
-    fn read(&self, buffer: &sys::Buffer) -> Result<Picture, CameraError> {
-        let Some(mapping) = self.mappings.get(buffer.index as usize) else {
-            let reason = format!("its driver returned buffer {} of none", buffer.index);
+    /// The packed picture in a buffer, or what is wrong with it.
+    pub fn read(&mut self, filled: Filled) -> Result<Result<Vec<u8>, String>, CameraError> {
+        let Some(mapping) = self.mappings.get(filled.index as usize) else {
+            let reason = format!("its driver filled buffer {}, which nobody gave it", filled.index);
             return Err(self.device.unusable(reason));
         };
-        let bytes = if buffer.flags & sys::BUF_FLAG_ERROR != 0 {
+        let picture = if filled.faulty {
             Err("the driver marked it so (a bad cable or an overloaded bus)".to_string())
         } else {
-            pack(self.layout, mapping.copy(buffer.bytesused as usize))
+            pack(self.layout, mapping.copy(filled.bytes))
         };
-        let monotonic =
-            buffer.flags & sys::BUF_FLAG_TIMESTAMP_MASK == sys::BUF_FLAG_TIMESTAMP_MONOTONIC;
-        let stamp = buffer.timestamp;
-        let us = stamp.tv_sec.saturating_mul(1_000_000).saturating_add(stamp.tv_usec);
-        Ok(Picture { stamp: monotonic.then_some(MediaTime(us)), bytes })
+        self.skip(filled)?;
+        Ok(picture)
+    }
+
+    /// Gives a buffer back without looking at it.
+    pub fn skip(&mut self, filled: Filled) -> Result<(), CameraError> {
+        sys::queue_buffer(self.device.as_fd(), &mut capture_buffer(filled.index))
+            .map_err(|error| failure(&self.device.name, "return a buffer", error))
     }
 }
 
