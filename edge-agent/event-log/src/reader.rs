@@ -1,0 +1,76 @@
+//! The reader: looks at the log while the agent writes to it.
+
+use crate::query::{self, EventRow, Query};
+use crate::{LogError, schema};
+use rusqlite::{Connection, OpenFlags};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// The log, open for reading. Any number of them may be open beside the one
+/// [`EventLog`](crate::EventLog), in this process or others; they never block it, and see what was
+/// committed when each call began.
+#[derive(Debug)]
+pub struct LogReader {
+    conn: Connection,
+    path: PathBuf,
+}
+
+impl LogReader {
+    /// Opens the log at `path` as it is. Needs the right to write to its directory, where SQLite
+    /// keeps the lock that readers and the writer share.
+    ///
+    /// # Errors
+    /// [`LogError::Missing`], [`LogError::Damaged`], [`LogError::Schema`]; a reader sets nothing
+    /// aside and changes no schema.
+    pub fn open(path: &Path) -> Result<Self, LogError> {
+        if !path.exists() {
+            return Err(LogError::Missing { path: path.into() });
+        }
+        let failed = |source| LogError::from_sqlite(path, "read it", source);
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let conn = Connection::open_with_flags(path, flags).map_err(failed)?;
+        schema::prepare_any(&conn).map_err(failed)?;
+        let number = |sql| conn.query_row(sql, [], |row| row.get::<_, i64>(0)).map_err(failed);
+        if number("PRAGMA application_id")? != i64::from(schema::APPLICATION_ID) {
+            let detail = "it is not an event log".to_owned();
+            return Err(LogError::Damaged { path: path.into(), detail });
+        }
+        match number("PRAGMA user_version")? {
+            schema::VERSION => Ok(Self { conn, path: path.into() }),
+            found => Err(LogError::Schema { path: path.into(), found, known: schema::VERSION }),
+        }
+    }
+
+    /// As [`EventLog::events`](crate::EventLog::events).
+    ///
+    /// # Errors
+    /// Failures of SQLite.
+    pub fn events(&self, query: &Query) -> Result<Vec<EventRow>, LogError> {
+        query::events(&self.conn, query)
+            .map_err(|e| LogError::from_sqlite(&self.path, "read events", e))
+    }
+
+    /// As [`EventLog::event`](crate::EventLog::event).
+    ///
+    /// # Errors
+    /// [`LogError::Id`], [`LogError::Ambiguous`]; failures of SQLite.
+    pub fn event(&self, id: &str) -> Result<Option<EventRow>, LogError> {
+        query::event(&self.conn, &self.path, id)
+    }
+
+    /// As [`EventLog::pins`](crate::EventLog::pins).
+    ///
+    /// # Errors
+    /// Failures of SQLite.
+    pub fn pins(&self) -> Result<BTreeSet<u64>, LogError> {
+        query::pins(&self.conn).map_err(|e| LogError::from_sqlite(&self.path, "read the pins", e))
+    }
+
+    /// As [`EventLog::check`](crate::EventLog::check).
+    ///
+    /// # Errors
+    /// Failures of SQLite other than the damage looked for.
+    pub fn check(&self) -> Result<Vec<String>, LogError> {
+        query::check(&self.conn, &self.path)
+    }
+}
