@@ -1,0 +1,353 @@
+//! Changing segment files: appending, closing, thinning, dropping.
+
+use crate::error::{Context, is_no_space};
+use crate::file::{self, FileWriter};
+use crate::format::{self, Header, Record, RecordHead};
+use crate::index::SegmentInfo;
+use crate::recovery::{segment_key, segment_path};
+use crate::retention::{self, Plan};
+use crate::store::{lock, read_lock, removed, write_lock};
+use crate::{Access, FrameId, FrameStore, StoreError};
+use hal_camera::{CameraId, MediaTime};
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// What only the thread that changes segments needs.
+pub(crate) struct Writer {
+    open: Option<OpenSegment>,
+    next_segment: u32,
+    /// Counter of the next frame id.
+    next_frame: u64,
+    last_time: BTreeMap<CameraId, MediaTime>,
+    /// A segment that could not be made durable since the last sync.
+    not_durable: Option<PathBuf>,
+}
+
+struct OpenSegment {
+    number: u32,
+    file: FileWriter,
+}
+
+impl Writer {
+    pub(crate) fn new(next_segment: u32) -> Self {
+        Self {
+            open: None,
+            next_segment,
+            next_frame: 0,
+            last_time: BTreeMap::new(),
+            not_durable: None,
+        }
+    }
+}
+
+/// What the store gave up since it was opened; see `StoreStats`.
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub thinned: AtomicU64,
+    pub dropped: AtomicU64,
+    pub damaged: AtomicU64,
+    pub disk_full: AtomicU64,
+    pub abandoned: AtomicU64,
+}
+
+impl FrameStore {
+    /// Frames `jpeg` under the next id and writes it into the open segment, or into a new one.
+    pub(crate) fn append_record(
+        &self,
+        head: RecordHead,
+        jpeg: &[u8],
+    ) -> Result<FrameId, StoreError> {
+        let mut writer = lock(&self.writer);
+        let (camera, given) = (head.camera, head.media_time);
+        if let Some(&last) = writer.last_time.get(&camera).filter(|&&last| last > given) {
+            return Err(StoreError::TimeWentBack { camera, given, last });
+        }
+        let id = FrameId::new(self.epoch, writer.next_frame);
+        let head = RecordHead { id, ..head };
+        let mut second_try = false;
+        loop {
+            let number =
+                self.open_segment_for(&mut writer, format::record_bytes(jpeg.len() as u64))?;
+            let Some(open) = writer.open.as_mut() else { continue };
+            let record = Record::encode(open.file.key(), head, jpeg);
+            match open.file.push(&record) {
+                Ok(located) => {
+                    write_lock(&self.index).add_frame(number, &located);
+                    writer.next_frame += 1;
+                    writer.last_time.insert(camera, given);
+                    return Ok(id);
+                }
+                Err(error) => {
+                    self.abandon(&mut writer, &error);
+                    if second_try {
+                        let path = segment_path(&self.dir, number);
+                        return Err(error).context("write", &path);
+                    }
+                    second_try = true;
+                }
+            }
+        }
+    }
+
+    pub(crate) fn sync_open_segment(&self) -> Result<(), StoreError> {
+        let open = lock(&self.writer).open.as_ref().map(|open| (open.number, open.file.file()));
+        // Without the lock: frames are appended while the disk is busy.
+        let failed = open.and_then(|(number, file)| Some((number, file.sync().err()?)));
+        let mut writer = lock(&self.writer);
+        if let Some((number, error)) = failed {
+            // The system may have dropped the pages that it could not write.
+            writer.not_durable.get_or_insert(segment_path(&self.dir, number));
+            if writer.open.as_ref().is_some_and(|open| open.number == number) {
+                self.abandon(&mut writer, &error);
+            }
+        }
+        match writer.not_durable.take() {
+            Some(path) => Err(StoreError::NotDurable { path }),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn close_open_segment(&self) -> Result<(), StoreError> {
+        let mut writer = lock(&self.writer);
+        self.seal(&mut writer);
+        match writer.not_durable.take() {
+            Some(path) => Err(StoreError::NotDurable { path }),
+            None => Ok(()),
+        }
+    }
+
+    /// Thins and drops until the store is within its bound, which may have been lowered since it
+    /// was last open; returns how many frames went in either way.
+    pub(crate) fn fit_into_bound(&self) -> Result<(u64, u64), StoreError> {
+        let _writer = lock(&self.writer);
+        self.make_room(0)?;
+        Ok((self.counters.thinned.load(Relaxed), self.counters.dropped.load(Relaxed)))
+    }
+
+    /// Tries `work`; as long as the disk is full, gives up the oldest segment and tries again.
+    /// The caller must not hold the writer's lock.
+    pub(crate) fn with_space<T>(
+        &self,
+        what: &'static str,
+        path: &Path,
+        mut work: impl FnMut() -> io::Result<T>,
+    ) -> Result<T, StoreError> {
+        loop {
+            match work() {
+                Err(error) if is_no_space(&error) => {
+                    let _writer = lock(&self.writer);
+                    self.give_way(path)?;
+                }
+                done => return done.context(what, path),
+            }
+        }
+    }
+
+    /// The open segment, with room for a record of `record_bytes`.
+    fn open_segment_for(&self, writer: &mut Writer, record_bytes: u64) -> Result<u32, StoreError> {
+        if let Some(open) = &writer.open {
+            if open.file.fits(record_bytes, self.options.segment_bytes) {
+                return Ok(open.number);
+            }
+            self.seal(writer);
+        }
+        self.make_room(self.options.segment_bytes)?;
+        let number = writer.next_segment;
+        let path = segment_path(&self.dir, number);
+        let first_id = FrameId::new(self.epoch, writer.next_frame);
+        let header = Header {
+            key: segment_key(self.id, number),
+            epoch: self.epoch,
+            first_id: first_id.0,
+            step_us: 0,
+            count: 0,
+        };
+        let file = loop {
+            match self.create_segment(&path, &header) {
+                Ok(file) => break file,
+                Err(error) => {
+                    // If it cannot be removed either, the next attempt empties it.
+                    let _ = self.fs.remove(&path);
+                    if !is_no_space(&error) {
+                        return Err(error).context("make", &path);
+                    }
+                    self.give_way(&path)?;
+                }
+            }
+        };
+        let bytes = self.options.segment_bytes;
+        let info =
+            SegmentInfo { active: true, ..SegmentInfo::of_file(self.epoch, first_id, bytes) };
+        write_lock(&self.index).add_segment(number, info, &[]);
+        writer.open = Some(OpenSegment { number, file });
+        writer.next_segment = number.saturating_add(1);
+        Ok(number)
+    }
+
+    /// A segment whose header and name are durable.
+    fn create_segment(&self, path: &Path, header: &Header) -> io::Result<FileWriter> {
+        let file = FileWriter::create(&*self.fs, path, header, self.options.segment_bytes)?;
+        file.file().sync()?;
+        self.fs.sync_dir(&self.dir)?;
+        Ok(file)
+    }
+
+    /// Closes the open segment, if there is one. If that fails its frames stay readable and the
+    /// next sync says that they are not durable.
+    fn seal(&self, writer: &mut Writer) {
+        let Some(open) = writer.open.take() else { return };
+        let path = segment_path(&self.dir, open.number);
+        let empty = open.file.entries().is_empty();
+        let closed = if empty { self.fs.remove(&path).map(|()| 0) } else { open.file.seal() };
+        let mut index = write_lock(&self.index);
+        if let Some(info) = index.segment_mut(open.number) {
+            info.active = false;
+            // If closing failed, how far it came is unknown: the preallocated length stands.
+            info.bytes = *closed.as_ref().unwrap_or(&info.bytes);
+        }
+        match closed {
+            Ok(_) if empty => index.remove_segment(open.number),
+            Ok(_) => {}
+            Err(error) => {
+                tracing::warn!(path = %path.display(), "could not close a segment: {error}");
+                self.counters.abandoned.fetch_add(1, Relaxed);
+                if !empty {
+                    writer.not_durable.get_or_insert(path);
+                }
+            }
+        }
+    }
+
+    /// Gives up the open segment after `error`: what it holds is closed if that is still possible,
+    /// but nothing more is written behind it.
+    fn abandon(&self, writer: &mut Writer, error: &io::Error) {
+        if let Some(open) = &writer.open {
+            tracing::warn!(segment = open.number, "going on in a new segment after: {error}");
+        }
+        self.seal(writer);
+    }
+
+    /// Thins and drops until `needed` bytes are free below the bound, and besides them room for
+    /// the file that thinning writes before it replaces another. Needs the writer's lock.
+    fn make_room(&self, needed: u64) -> Result<(), StoreError> {
+        let needed = needed + self.options.segment_bytes;
+        loop {
+            let plan = {
+                let index = read_lock(&self.index);
+                let ages = index.ages(&self.options.thinning);
+                retention::plan(&ages, needed, self.options.bytes_max)
+            };
+            match plan {
+                Plan::Fits => return Ok(()),
+                Plan::Drop { segment } => self.drop_segment(segment)?,
+                Plan::Thin { segment, step_us } => {
+                    if let Err(error) = self.thin(segment, step_us) {
+                        tracing::warn!(segment, "thinning failed, dropping instead: {error}");
+                        self.drop_segment(segment)?;
+                    }
+                }
+                Plan::Stuck => return Err(StoreError::NoSpace { path: self.dir.clone() }),
+            }
+        }
+    }
+
+    /// Gives up the oldest segment because the disk is full although the bound is not reached.
+    /// Needs the writer's lock.
+    fn give_way(&self, path: &Path) -> Result<(), StoreError> {
+        self.counters.disk_full.fetch_add(1, Relaxed);
+        let oldest =
+            read_lock(&self.index).segments().find(|(_, s)| !s.active).map(|(number, _)| number);
+        let oldest = oldest.ok_or_else(|| StoreError::NoSpace { path: path.into() })?;
+        tracing::warn!(segment = oldest, "the disk is full: the oldest footage goes");
+        self.drop_segment(oldest)
+    }
+
+    /// Removes a segment. Its frames are gone from the index first, so no reader meets a missing
+    /// file; if the file cannot be removed it stays as an empty segment that still takes room.
+    fn drop_segment(&self, number: u32) -> Result<(), StoreError> {
+        let dropped = write_lock(&self.index).clear_segment(number);
+        self.counters.dropped.fetch_add(dropped, Relaxed);
+        self.remove_cleared(number)
+    }
+
+    fn remove_cleared(&self, number: u32) -> Result<(), StoreError> {
+        let path = segment_path(&self.dir, number);
+        let result = self.fs.remove(&path);
+        if !removed(&result) {
+            return result.context("remove", &path);
+        }
+        write_lock(&self.index).remove_segment(number);
+        Ok(())
+    }
+
+    /// Rewrites a closed segment so that each camera keeps at most one frame per step.
+    fn thin(&self, number: u32, step_us: u64) -> Result<(), StoreError> {
+        let (all, kept, info) = {
+            let index = read_lock(&self.index);
+            let Some(&info) = index.segment(number) else { return Ok(()) };
+            let all = index.entries(number);
+            let kept = retention::sparser(&all, step_us, &index.last_before(number));
+            (all.len(), kept, info)
+        };
+        if kept.len() == all {
+            // Sparse as it is. Not worth a write: the next open finds that out again.
+            if let Some(info) = write_lock(&self.index).segment_mut(number) {
+                info.step_us = step_us;
+            }
+            return Ok(());
+        }
+        let thinned = (all - kept.len()) as u64;
+        let path = segment_path(&self.dir, number);
+        let key = segment_key(self.id, number);
+        let old = self.fs.open(&path, Access::Read).context("open", &path)?;
+        let mut records = Vec::with_capacity(kept.len());
+        for entry in &kept {
+            match file::read_record(&*old, key, entry.offset.into(), info.bytes) {
+                Ok(record) if record.head.id == entry.id => records.push(record),
+                _ => {
+                    tracing::warn!(path = %path.display(), frame = %entry.id, "damaged, left out");
+                    self.counters.damaged.fetch_add(1, Relaxed);
+                }
+            }
+        }
+        if records.is_empty() {
+            write_lock(&self.index).clear_segment(number);
+            self.counters.thinned.fetch_add(thinned, Relaxed);
+            return self.remove_cleared(number);
+        }
+        let header = Header {
+            key,
+            epoch: info.epoch,
+            first_id: info.first_id.0,
+            step_us,
+            count: records.len() as u32,
+        };
+        // One name for all segments, so that failed attempts do not add up.
+        let sparse = self.dir.join("sparser.tmp");
+        let put_in_place = || {
+            let mut file = FileWriter::create(&*self.fs, &sparse, &header, 0)?;
+            for record in &records {
+                file.push(record)?;
+            }
+            let bytes = file.finish()?;
+            // A reader must not see the new file with the old offsets and believe it damaged.
+            let mut index = write_lock(&self.index);
+            self.fs.rename(&sparse, &path)?;
+            index.replace_segment(number, bytes, step_us, file.entries());
+            Ok(())
+        };
+        let placed: io::Result<()> = put_in_place();
+        if placed.is_err() {
+            let _ = self.fs.remove(&sparse);
+        }
+        placed.context("rewrite", &path)?;
+        self.counters.thinned.fetch_add(thinned, Relaxed);
+        // If the name is not durable, the old file may be back after a crash, and it is whole too.
+        if let Err(error) = self.fs.sync_dir(&self.dir) {
+            tracing::warn!(path = %path.display(), "after thinning: {error}");
+        }
+        Ok(())
+    }
+}
