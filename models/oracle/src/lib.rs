@@ -1,2 +1,12 @@
 //! Oracle traces: what a policy that knew the truth would have looked at, as training data.
+//!
+//! The [`Teacher`] sees only what its looks have shown, but is told what each of them shows. It
+//! drives the same state machine and the same chat template as the camera, so the examples are in
+//! the camera's protocol by construction; the trainer never re-implements an operator.
 #![forbid(unsafe_code)]
+
+mod episode;
+mod teacher;
+
+pub use episode::{Episode, Segment, WINDOW_S, episode, window_of};
+pub use teacher::{Teacher, kind_words};

@@ -1,0 +1,101 @@
+//! The rooms of the agent, opened from a configuration.
+
+use crate::{builtin, config::Config};
+use anyhow::{Context, Result};
+use bundle::Bundle;
+use engine::{Engine, EngineOptions};
+use event_log::{EventLog, OpenReport};
+use frame_store::{FrameStore, RealFs, Recovery, StoreOptions, Thinning};
+use hal_camera::WallTime;
+use hal_linux::{Clock, SystemClock};
+use inquiry::Inquirer;
+use policy::Budgets;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// The wall clock now.
+pub fn now() -> WallTime {
+    SystemClock.now().wall
+}
+
+/// Where the frame store lies.
+pub fn store_dir(data_dir: &Path) -> PathBuf {
+    data_dir.join("frames")
+}
+
+/// Where the event log lies.
+pub fn log_path(data_dir: &Path) -> PathBuf {
+    data_dir.join("events.sqlite")
+}
+
+/// Opens the frame store.
+///
+/// # Errors
+/// If the directory cannot be used; never because of what a crash left in it.
+pub fn store(config: &Config) -> Result<(FrameStore, Recovery)> {
+    let c = &config.store;
+    const MB: u64 = 1 << 20;
+    let options = StoreOptions {
+        bytes_max: c.bytes_max_mb * MB,
+        segment_bytes: c.segment_mb * MB,
+        evidence_bytes_max: c.evidence_mb * MB,
+        thinning: Thinning {
+            full_s: c.full_rate_minutes * 60.0,
+            hours_s: c.hours * 3600.0,
+            hour_step_s: c.hour_step_s,
+            day_step_s: c.day_step_s,
+        },
+        jpeg_quality: c.jpeg_quality,
+        ..StoreOptions::default()
+    };
+    let dir = store_dir(&config.device.data_dir);
+    make(&config.device.data_dir)?;
+    Ok(FrameStore::open(&dir, options, Arc::new(RealFs))?)
+}
+
+/// Opens the event log.
+///
+/// # Errors
+/// If another agent has it open, or the directory cannot be used.
+pub fn log(data_dir: &Path) -> Result<(EventLog, OpenReport)> {
+    make(data_dir)?;
+    Ok(EventLog::open(&log_path(data_dir), now())?)
+}
+
+/// Opens the policy of the configuration, or the built-in one.
+///
+/// # Errors
+/// If the bundle is refused.
+pub fn bundle(config: &Config) -> Result<Bundle> {
+    match config.inquiry.bundle.as_os_str().is_empty() {
+        true => builtin::open(&config.device.data_dir),
+        false => Ok(Bundle::open(&config.inquiry.bundle)?),
+    }
+}
+
+/// Loads the policy.
+///
+/// # Errors
+/// If the engine cannot use it.
+pub fn inquirer(bundle: &Bundle, config: &Config) -> Result<Inquirer> {
+    let c = &config.inquiry;
+    let threads = c.threads as usize;
+    let engine = Engine::load(bundle, EngineOptions { threads, ..EngineOptions::default() })?;
+    let mut inquirer = Inquirer::new(bundle, engine)?;
+    let own = inquirer.setup().budgets;
+    inquirer.set_budgets(Budgets {
+        turns: c.turns.unwrap_or(own.turns),
+        frames: c.frames.unwrap_or(own.frames),
+        wall_ms: c.wall_ms.unwrap_or(own.wall_ms),
+        ..own
+    });
+    Ok(inquirer)
+}
+
+fn make(dir: &Path) -> Result<()> {
+    fs::create_dir_all(dir)
+        .with_context(|| format!("cannot use the data directory '{}'", dir.display()))
+}

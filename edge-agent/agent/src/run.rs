@@ -1,0 +1,157 @@
+//! The command `run`: opens the rooms, watches, closes them.
+
+use crate::{
+    camera, conclude::{Concluder, Listener, Terms}, config::{self, Config},
+    incidents::Thresholds, listen::{Lines, Readable}, parts, watch::{self, Plan, Watched},
+};
+use anyhow::{Context, Result};
+use frame_store::{FrameStore, PinId};
+use hal_camera::CameraId;
+use sentinel::SentinelOptions;
+use serde_json::json;
+use std::{
+    collections::HashSet,
+    io,
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicBool},
+};
+
+/// Watch cameras and record events.
+#[derive(clap::Args, Default)]
+pub struct RunArguments {
+    /// Camera to watch instead of the configured ones: sim:KEY=VALUE,…, file:PATH or
+    /// v4l2:/dev/videoN. May be given several times.
+    #[arg(long, value_name = "SOURCE")]
+    pub camera: Vec<String>,
+    /// One JSON object per line and event.
+    #[arg(long)]
+    pub json: bool,
+    /// With --json: lines also when an event goes on and when it ends.
+    #[arg(long, requires = "json")]
+    pub updates: bool,
+    /// Directory of the policy's bundle, instead of the built-in nano.
+    #[arg(long, value_name = "DIR")]
+    pub bundle: Option<PathBuf>,
+}
+
+/// Watches until the cameras end or the process is told to stop.
+///
+/// # Errors
+/// If a room cannot be opened, or the log cannot be written.
+pub fn run(mut config: Config, arguments: RunArguments) -> Result<()> {
+    if let Some(bundle) = arguments.bundle {
+        config.inquiry.bundle = bundle;
+    }
+    if !arguments.camera.is_empty() {
+        config.cameras = arguments.camera.into_iter().enumerate().map(named).collect();
+    }
+    let stop = stop_on_signals()?;
+    let cameras = open_cameras(&config, &stop)?;
+    let bundle = parts::bundle(&config)?;
+    let mut inquirer = parts::inquirer(&bundle, &config)?;
+    let (store, recovery) = parts::store(&config)?;
+    let (log, opened) = parts::log(&config.device.data_dir)?;
+    let kept: HashSet<PinId> = log.pins()?.into_iter().map(PinId).collect();
+    let orphans = store.orphan_pins(&kept)?;
+
+    let listener: Box<dyn Listener> = if arguments.json {
+        Box::new(Lines { out: io::stdout(), updates: arguments.updates })
+    } else {
+        Box::new(Readable(io::stdout()))
+    };
+    let manifest = &bundle.manifest;
+    let terms = Terms {
+        thresholds: Thresholds {
+            notice: config.events.notice_at.unwrap_or(manifest.thresholds.notice) as f32,
+            alert: config.events.alert_at.unwrap_or(manifest.thresholds.alert) as f32,
+        },
+        cameras: config.cameras.iter().map(|c| c.name.clone()).collect(),
+        report_normal: config.events.report_normal,
+        merge_gap_s: config.events.merge_gap_s,
+        bundle: inquirer.bundle_id().to_owned(),
+        engine: inquirer.engine().id().to_owned(),
+        clock: parts::now,
+    };
+    if !arguments.json {
+        greet(&cameras, &terms);
+    }
+    let mut concluder = Concluder::new(&store, log, terms, listener);
+    if !recovery.is_clean() {
+        let sentence = format!(
+            "the frame store was not closed: {} frames were lost, {} are there",
+            recovery.frames_lost, recovery.frames
+        );
+        concluder.health("frame-store-recovered", &sentence, json!(recovery))?;
+    }
+    if !orphans.is_empty() {
+        tracing::info!(orphans = orphans.len(), "removed evidence that no event cites");
+    }
+    tracing::info!(?opened, "event log opened");
+    let plan = Plan {
+        sentinel: SentinelOptions {
+            every_nth: config.sentinel.every_nth,
+            wake_at: config.sentinel.wake_at as f32,
+            rest_at: config.sentinel.rest_at as f32,
+            refractory_s: config.sentinel.refractory_s,
+            patrol_s: config.sentinel.patrol_s,
+        },
+        look_back_s: config.inquiry.look_back_s,
+        settle_s: config.inquiry.settle_s,
+    };
+    let tally = watch::watch(cameras, &plan, &store, &mut inquirer, &mut concluder, &stop)?;
+    close(&store)?;
+    if !arguments.json {
+        println(&format!(
+            "watched {} frames, {} inquiries, {} events; data in {}",
+            tally.frames,
+            tally.inquiries,
+            tally.events,
+            config.device.data_dir.display()
+        ));
+    }
+    Ok(())
+}
+
+/// A camera given on the command line, named after its source.
+fn named((number, source): (usize, String)) -> config::Camera {
+    let kind = source.split(':').next().unwrap_or("camera");
+    config::Camera { name: format!("{kind}-{number}"), source, ..config::Camera::default() }
+}
+
+fn open_cameras(config: &Config, stop: &Arc<AtomicBool>) -> Result<Vec<Watched>> {
+    let mut cameras = vec![];
+    for (number, c) in config.cameras.iter().enumerate() {
+        let (camera, pace) = camera::open(&c.source, stop.clone())?;
+        let id = CameraId(u16::try_from(number).context("too many cameras")?);
+        cameras.push(Watched { id, camera, pace, normal: c.normal.clone() });
+    }
+    Ok(cameras)
+}
+
+fn greet(cameras: &[Watched], terms: &Terms) {
+    for (watched, name) in cameras.iter().zip(&terms.cameras) {
+        println(&format!("watching {name}: {}", watched.camera.describe()));
+    }
+    println(&format!("policy {} on {}", terms.bundle, terms.engine));
+}
+
+fn close(store: &FrameStore) -> Result<()> {
+    store.close().context("the frame store could not be closed cleanly")
+}
+
+/// SIGINT and SIGTERM end the watch cleanly; a second one ends the process at once.
+fn stop_on_signals() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register_conditional_shutdown(signal, 130, stop.clone())
+            .and_then(|_| signal_hook::flag::register(signal, stop.clone()))
+            .context("cannot listen for signals")?;
+    }
+    Ok(stop)
+}
+
+fn println(line: &str) {
+    use io::Write;
+    // A closed pipe is no reason to stop watching.
+    let _ = writeln!(io::stdout(), "{line}");
+}

@@ -1,0 +1,360 @@
+//! The path of a frame, top to bottom.
+//!
+//! ```text
+//! capture ──▶ keep ──▶ gate ──▶ inquire ──▶ conclude
+//! (camera)   (store)  (sentinel) (inquiry)  (event log)
+//! ```
+//! One thread per camera captures, one keeps, one gates, one inquires, and the caller's concludes.
+//! Between them are bounded queues. A live camera waits for nobody: where a queue is full the oldest
+//! frame goes, and is counted. A replayed source (a file, a simulation at full speed) waits instead,
+//! so that its result does not depend on the machine.
+
+use crate::{
+    conclude::{Conclusion, Concluder, Trouble},
+    docket::{Cause, Docket},
+};
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use frame_store::FrameStore;
+use hal_camera::{Camera, CameraId, Capture, Frame, MediaTime, decode_luma};
+use inquiry::{Inquirer, Request, Stored};
+use sentinel::{Sentinel, SentinelOptions, WakeReason};
+use std::{
+    sync::{
+        Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+/// Whether a source waits for a slow consumer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// Real time: frames that nobody takes are lost.
+    Live,
+    /// As fast as they are taken.
+    Replay,
+}
+
+/// A camera to be watched.
+pub struct Watched {
+    /// Its number.
+    pub id: CameraId,
+    /// The source of its frames.
+    pub camera: Box<dyn Camera>,
+    /// Whether it waits.
+    pub pace: Pace,
+    /// What is normal there, in the installer's words.
+    pub normal: String,
+}
+
+/// How to watch.
+pub struct Plan {
+    /// The gate's options.
+    pub sentinel: SentinelOptions,
+    /// Seconds before a wake that the glance covers.
+    pub look_back_s: f64,
+    /// Seconds after a wake that the glance covers.
+    pub settle_s: f64,
+}
+
+/// What was done while watching.
+#[derive(Clone, Debug, Default, serde::Serialize)]
+pub struct Tally {
+    /// Frames stored.
+    pub frames: u64,
+    /// Frames that came faster than they could be stored.
+    pub frames_dropped: u64,
+    /// Inquiries carried out.
+    pub inquiries: u64,
+    /// Inquiries that were due and given up under load.
+    pub inquiries_given_up: u64,
+    /// Events recorded.
+    pub events: u64,
+}
+
+/// Frames between capture and store: two seconds at 8 fps, for a disk that pauses.
+const FRAMES_QUEUED: usize = 16;
+/// Frames between store and gate.
+const FRAMES_GATED: usize = 4;
+/// Settled inquiries that may wait for the policy.
+const INQUIRIES_QUEUED: usize = 4;
+/// Conclusions between inquiry and log.
+const CONCLUSIONS_QUEUED: usize = 8;
+
+/// Watches `cameras` until all have ended or `stop` is set. What is under way is finished.
+pub fn watch(
+    cameras: Vec<Watched>,
+    plan: &Plan,
+    store: &FrameStore,
+    inquirer: &mut Inquirer,
+    concluder: &mut Concluder<'_>,
+    stop: &AtomicBool,
+) -> anyhow::Result<Tally> {
+    let docket = Shared::new(Docket::new(plan.look_back_s, plan.settle_s, INQUIRIES_QUEUED));
+    let dropped = AtomicU64::new(0);
+    let normals: Vec<String> = cameras.iter().map(|c| c.normal.clone()).collect();
+    let mut tally = thread::scope(|scope| {
+        let (captured, to_keep) = bounded::<Seen>(FRAMES_QUEUED);
+        let (kept, to_gate) = bounded::<Seen>(FRAMES_GATED);
+        let (concluded, to_conclude) = bounded::<Conclusion>(CONCLUSIONS_QUEUED);
+        for camera in cameras {
+            let queue = Queue { to: captured.clone(), from: to_keep.clone(), dropped: &dropped };
+            let report = concluded.clone();
+            scope.spawn(move || capture(camera, &queue, &report, stop));
+        }
+        drop(captured);
+        let keeper = {
+            let report = concluded.clone();
+            scope.spawn(move || keep(store, to_keep, kept, &report))
+        };
+        scope.spawn(|| gate(plan, to_gate, &docket));
+        let inquiries = scope.spawn(|| inquire(&docket, inquirer, store, &normals, concluded, stop));
+        for conclusion in to_conclude {
+            concluder.conclude(conclusion)?;
+        }
+        let frames = keeper.join().unwrap_or(0);
+        let inquiries = inquiries.join().unwrap_or(0);
+        anyhow::Ok(Tally { frames, inquiries, ..Tally::default() })
+    })?;
+    tally.frames_dropped = dropped.into_inner();
+    tally.inquiries_given_up = docket.given_up.into_inner();
+    tally.events = concluder.finish(tally.frames_dropped)?;
+    Ok(tally)
+}
+
+/// A frame on its way.
+struct Seen {
+    camera: CameraId,
+    pace: Pace,
+    /// `None`: the camera has ended.
+    frame: Option<Frame>,
+}
+
+/// Camera → queue. Errors are reported, each once; the camera itself comes back (`hal_linux`).
+fn capture(mut watched: Watched, queue: &Queue<'_>, report: &Sender<Conclusion>, stop: &AtomicBool) {
+    let Watched { id, pace, .. } = watched;
+    while !stop.load(Ordering::Relaxed) {
+        match watched.camera.capture() {
+            Ok(Capture::Frame(frame)) => {
+                if !queue.put(Seen { camera: id, pace, frame: Some(frame) }) {
+                    break;
+                }
+            }
+            Ok(Capture::End) => break,
+            Err(error) => {
+                let last = error.is_final();
+                let trouble = Trouble::Camera { camera: id, sentence: error.to_string() };
+                if report.send(Conclusion::Trouble(trouble)).is_err() || last {
+                    break;
+                }
+            }
+        }
+    }
+    queue.put(Seen { camera: id, pace, frame: None });
+}
+
+/// Queue → frame store → gate. Returns the number of frames stored.
+fn keep(
+    store: &FrameStore,
+    frames: Receiver<Seen>,
+    gate: Sender<Seen>,
+    report: &Sender<Conclusion>,
+) -> u64 {
+    let (mut stored, mut failing) = (0, false);
+    for seen in frames {
+        if let Some(frame) = &seen.frame {
+            match store.append(seen.camera, frame) {
+                Ok(_) => {
+                    stored += 1;
+                    failing = false;
+                }
+                // Said once per failure, not once per frame.
+                Err(error) if !failing => {
+                    failing = true;
+                    let trouble = Trouble::Store { sentence: error.to_string() };
+                    let _ = report.send(Conclusion::Trouble(trouble));
+                }
+                Err(_) => {}
+            }
+        }
+        let sent = match seen.pace {
+            Pace::Replay => gate.send(seen).is_ok(),
+            // The gate may skip frames of a live camera; the store has them.
+            Pace::Live if seen.frame.is_some() => {
+                !matches!(gate.try_send(seen), Err(TrySendError::Disconnected(_)))
+            }
+            Pace::Live => gate.send(seen).is_ok(),
+        };
+        if !sent {
+            break;
+        }
+    }
+    stored
+}
+
+/// Gate → docket: the sentinel says when a look is worth its cost.
+fn gate(plan: &Plan, frames: Receiver<Seen>, docket: &Shared) {
+    let mut sentinels: Vec<(CameraId, Sentinel, Option<MediaTime>)> = vec![];
+    for seen in frames {
+        let at = sentinels.iter().position(|s| s.0 == seen.camera).unwrap_or_else(|| {
+            sentinels.push((seen.camera, Sentinel::new(plan.sentinel.clone()), None));
+            sentinels.len() - 1
+        });
+        let (camera, sentinel, newest) = &mut sentinels[at];
+        let Some(frame) = seen.frame else {
+            // The end of a recording is looked at like a patrol: nothing comes after it.
+            let mut open = docket.lock();
+            if let Some(newest) = newest {
+                open.wake(*camera, newest.plus_s(-plan.settle_s), 0.0, Cause::Patrol);
+            }
+            open.close(*camera);
+            docket.changed.notify_all();
+            continue;
+        };
+        *newest = Some(frame.media_time);
+        let wake = decode_luma(&frame).ok().and_then(|l| sentinel.watch(&l, frame.media_time).wake);
+        let mut open = docket.lock();
+        if let Some(wake) = wake {
+            let cause = match wake.reason {
+                WakeReason::Patrol => Cause::Patrol,
+                WakeReason::Saliency => Cause::Wake,
+            };
+            open.wake(*camera, wake.at, wake.saliency, cause);
+        }
+        open.advance(*camera, frame.media_time);
+        docket.changed.notify_all();
+        while seen.pace == Pace::Replay && open.is_full() && !docket.over.load(Ordering::Relaxed) {
+            open = docket.wait(open);
+        }
+    }
+    docket.over.store(true, Ordering::Relaxed);
+    docket.changed.notify_all();
+}
+
+/// Docket → inquiry → conclusion. Returns the number of inquiries.
+fn inquire(
+    docket: &Shared,
+    inquirer: &mut Inquirer,
+    store: &FrameStore,
+    normals: &[String],
+    conclude: Sender<Conclusion>,
+    stop: &AtomicBool,
+) -> u64 {
+    let mut done = 0;
+    loop {
+        let mut open = docket.lock();
+        let due = loop {
+            if stop.load(Ordering::Relaxed) {
+                break None;
+            }
+            match open.next() {
+                Some(due) => break Some(due),
+                None if docket.over.load(Ordering::Relaxed) => break None,
+                None => open = docket.wait(open),
+            }
+        };
+        let given_up = open.take_given_up();
+        docket.given_up.fetch_add(given_up, Ordering::Relaxed);
+        docket.changed.notify_all();
+        drop(open);
+        if given_up > 0 {
+            let _ = conclude.send(Conclusion::Trouble(Trouble::Behind { given_up }));
+        }
+        let Some(due) = due else {
+            // The gate must not wait for an inquirer that has gone.
+            docket.over.store(true, Ordering::Relaxed);
+            docket.changed.notify_all();
+            return done;
+        };
+        let camera = due.camera;
+        let request = Request {
+            window: due.window,
+            woken_at: due.woken_at,
+            normal: normals.get(usize::from(camera.0)).cloned().unwrap_or_default(),
+            budgets: None,
+        };
+        let footage = Stored { store, camera };
+        let conclusion = match inquirer.inquire(&footage, &request) {
+            Ok(report) => {
+                done += 1;
+                Conclusion::Verdict { camera, window: due.window, report: Box::new(report) }
+            }
+            Err(error) => Conclusion::Trouble(Trouble::Inquiry { sentence: error.to_string() }),
+        };
+        if conclude.send(conclusion).is_err() {
+            docket.over.store(true, Ordering::Relaxed);
+            docket.changed.notify_all();
+            return done;
+        }
+    }
+}
+
+/// The queue after a camera.
+struct Queue<'a> {
+    to: Sender<Seen>,
+    from: Receiver<Seen>,
+    dropped: &'a AtomicU64,
+}
+
+impl Queue<'_> {
+    /// Puts a frame; `false` once nobody takes any.
+    fn put(&self, seen: Seen) -> bool {
+        if seen.pace == Pace::Replay || seen.frame.is_none() {
+            return self.to.send(seen).is_ok();
+        }
+        let mut seen = seen;
+        loop {
+            match self.to.try_send(seen) {
+                Ok(()) => return true,
+                Err(TrySendError::Disconnected(_)) => return false,
+                Err(TrySendError::Full(again)) => {
+                    // The oldest goes; an end-of-camera mark must not.
+                    if let Ok(oldest) = self.from.try_recv() {
+                        if oldest.frame.is_none() {
+                            let _ = self.to.send(oldest);
+                        } else {
+                            self.dropped.fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
+                    seen = again;
+                }
+            }
+        }
+    }
+}
+
+/// The docket between gate and inquirer.
+struct Shared {
+    docket: Mutex<Docket>,
+    changed: Condvar,
+    /// No more wakes will come, or nobody takes them.
+    over: AtomicBool,
+    given_up: AtomicU64,
+}
+
+/// A stop request sets a flag and wakes nobody: waits look up this often.
+const LOOK_UP: Duration = Duration::from_millis(100);
+
+impl Shared {
+    fn new(docket: Docket) -> Self {
+        Self {
+            docket: Mutex::new(docket),
+            changed: Condvar::new(),
+            over: AtomicBool::new(false),
+            given_up: AtomicU64::new(0),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Docket> {
+        self.docket.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(&self, guard: MutexGuard<'a, Docket>) -> MutexGuard<'a, Docket> {
+        match self.changed.wait_timeout(guard, LOOK_UP) {
+            Ok((guard, _)) => guard,
+            Err(poisoned) => poisoned.into_inner().0,
+        }
+    }
+}
+

@@ -1,0 +1,153 @@
+//! One training example: the transcript of a taught inquiry and the times of its frames.
+
+use crate::Teacher;
+use anyhow::{Result, bail};
+use hal_sim::{Scene, Story};
+use policy::{
+    Action, ChatTemplate, Effect, Fed, Inquiry, Input, SeenFrame, Setup, assistant_turn, fed_pieces,
+    moments,
+};
+use serde::Serialize;
+
+/// A piece of the transcript in feeding order.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Segment {
+    /// What the host feeds: no loss.
+    Context(String),
+    /// The pair of this number, counted over the episode.
+    Pair(usize),
+    /// What the policy says; the verdict probe is read right before it.
+    Policy(String),
+}
+
+/// A taught inquiry.
+#[derive(Clone, Debug, Serialize)]
+pub struct Episode {
+    /// The scene.
+    pub seed: u64,
+    /// Where the stretch begins in the scene, in seconds.
+    pub from_s: f64,
+    /// Whether something harmful happens within the window.
+    pub anomalous: bool,
+    /// The kinds of the stories in it, as `label` or `label (harmless)`.
+    pub kinds: Vec<String>,
+    /// Anomalous intervals within the stretch, in seconds.
+    pub intervals: Vec<(f64, f64)>,
+    /// The transcript.
+    pub segments: Vec<Segment>,
+    /// The two times of each pair, in seconds within the stretch.
+    pub pairs: Vec<[f64; 2]>,
+}
+
+/// Length of the window in seconds: the default look-back and settle times.
+pub const WINDOW_S: f64 = 122.0;
+/// The camera's rate: frames exist only at multiples of this many seconds.
+const FRAME_S: f64 = 0.125;
+/// A harmful story shows in a window if it overlaps it by this much.
+const OVERLAP_S: f64 = 1.0;
+
+/// The window that `seed` stands for in training and evaluation: where it begins, in seconds.
+pub fn window_of(seed: u64) -> f64 {
+    // Any moment of the first hour, on the frame grid; the constant spreads neighbouring seeds.
+    let spread = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40;
+    (spread % 28_800) as f64 * FRAME_S + 60.0
+}
+
+/// The episode of `scene` from `from_s`. Prompts and limits come from the bundle's manifest.
+///
+/// # Errors
+/// If the template fails, or the teacher says something that the machine does not accept: a fault
+/// of ours, with the text in the message.
+pub fn episode(
+    scene: &Scene,
+    seed: u64,
+    from_s: f64,
+    template: &ChatTemplate,
+    setup: Setup,
+    woken: bool,
+) -> Result<Episode> {
+    let stories = scene.stories(from_s, from_s + WINDOW_S);
+    let setup = Setup {
+        window: (0.0, WINDOW_S),
+        held: (0.0, WINDOW_S),
+        woken_at: woken.then_some(WINDOW_S - 2.0),
+        ..setup
+    };
+    let lag = setup.limits.pair_lag_s;
+    let mut teacher = Teacher::new(&stories, from_s, setup.held);
+    let (mut segments, mut pairs) = (vec![], vec![]);
+    let mut before = String::new();
+    let (mut inquiry, mut effect) = Inquiry::begin(setup);
+    let mut newest: Vec<[f64; 2]> = vec![];
+    loop {
+        let input = match effect {
+            Effect::Observe(look) => {
+                newest = moments(&look, lag).into_iter().map(|p| p.map(on_grid)).collect();
+                teacher.observe(&newest);
+                Input::Observed { frames: newest.iter().flatten().map(|&t| seen(t)).collect() }
+            }
+            Effect::Consult { must_finish, .. } => {
+                let added =
+                    template.render_after(&before, inquiry.messages(), &policy::tool_schemas())?;
+                let first = pairs.len();
+                for piece in fed_pieces(&added, &newest) {
+                    segments.push(match piece {
+                        Fed::Text(text) => Segment::Context(text),
+                        Fed::Pair(number) => Segment::Pair(first + number),
+                    });
+                }
+                pairs.append(&mut newest);
+                let (thought, hypothesis, action) = teacher.turn(!must_finish);
+                let text = assistant_turn(&thought, &hypothesis, &action);
+                before = format!("{before}{added}{text}<|im_end|>");
+                segments.push(Segment::Policy(text.clone()));
+                let finished = matches!(action, Action::Final(_));
+                if finished {
+                    return Ok(Episode {
+                        seed,
+                        from_s,
+                        anomalous: !harmful(&stories, from_s).is_empty(),
+                        kinds: stories.iter().map(name).collect(),
+                        intervals: harmful(&stories, from_s),
+                        segments,
+                        pairs,
+                    });
+                }
+                Input::Said { text, tokens: vec![], p: 0.5, elapsed_ms: 0 }
+            }
+            Effect::Finish(outcome) => bail!("the machine ended the lesson: {outcome:?}"),
+        };
+        (inquiry, effect) = inquiry.step(input);
+        if let Some(step) = inquiry.invalid_step() {
+            bail!("the teacher said what the machine refuses: {}", step.args);
+        }
+    }
+}
+
+/// Anomalous intervals that show in the window, in seconds within the stretch.
+fn harmful(stories: &[Story], from_s: f64) -> Vec<(f64, f64)> {
+    stories
+        .iter()
+        .filter(|s| s.harmful)
+        .map(|s| (s.transition_s.0 - from_s, s.state_s.1 - from_s))
+        .map(|(a, b)| (a.max(0.0), b.min(WINDOW_S)))
+        .filter(|(a, b)| b - a >= OVERLAP_S)
+        .collect()
+}
+
+fn name(story: &Story) -> String {
+    if story.harmful {
+        story.kind.label().to_owned()
+    } else {
+        format!("{} (harmless)", story.kind.label())
+    }
+}
+
+fn on_grid(t: f64) -> f64 {
+    (t / FRAME_S).round() * FRAME_S
+}
+
+fn seen(t_s: f64) -> SeenFrame {
+    SeenFrame { id: String::new(), t_s, hash: String::new() }
+}

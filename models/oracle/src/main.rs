@@ -1,0 +1,216 @@
+//! `lookback-oracle`: streams training data rendered from the simulator to standard output.
+//!
+//! Nothing is stored: a seed is a video, and rendering is faster than training. Each record is a
+//! little-endian `u32` length, that many bytes of JSON, then the raw luma that the JSON announces.
+#![forbid(unsafe_code)]
+
+use anyhow::{Context, Result, ensure};
+use clap::{Parser, Subcommand};
+use hal_sim::{Class, HEIGHT, Incidents, Scene, SceneSpec, WIDTH};
+use oracle::{Episode, episode, window_of};
+use serde::Serialize;
+use std::{
+    io::{self, BufWriter, Write},
+    path::PathBuf,
+};
+
+/// Streams training data rendered from the simulator to standard output.
+///
+/// Splits by seed: train below 5,000,000, val below 6,000,000, test below 7,000,000, fresh above.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Frame pairs with what is visible where, for the vision tower.
+    ///
+    /// Per record: `{"pairs":n}`, then n times two frames of 128×192 luma, then n times
+    /// classes×8×12 bytes: 1 where the class is in that cell of 16×16 pixels.
+    Pairs {
+        /// First seed.
+        #[arg(long)]
+        from: u64,
+        /// Number of seeds; each gives one record.
+        #[arg(long)]
+        count: u64,
+        /// Pairs of a record: half of them in or near a transition, where one is.
+        #[arg(long, default_value_t = 8)]
+        pairs: usize,
+    },
+    /// Taught inquiries, for the decoder.
+    ///
+    /// Per record: the episode (segments, labels), then the luma of its pairs.
+    Traces {
+        /// First seed.
+        #[arg(long)]
+        from: u64,
+        /// Number of seeds; each gives one record.
+        #[arg(long)]
+        count: u64,
+        /// The policy's `bundle.toml`, for prompts and budgets.
+        #[arg(long)]
+        manifest: PathBuf,
+        /// The policy's chat template.
+        #[arg(long)]
+        template: PathBuf,
+        /// Leave out the luma.
+        #[arg(long)]
+        no_frames: bool,
+    },
+    /// The names of the classes of `pairs`, in order, as a JSON array.
+    Classes,
+}
+
+fn main() -> Result<()> {
+    let mut out = BufWriter::with_capacity(1 << 20, io::stdout().lock());
+    let done = match Arguments::parse().command {
+        Command::Pairs { from, count, pairs } => stream_pairs(&mut out, from, count, pairs),
+        Command::Traces { from, count, manifest, template, no_frames } => {
+            stream_traces(&mut out, from, count, &manifest, &template, !no_frames)
+        }
+        Command::Classes => {
+            let names: Vec<String> = Class::ALL.iter().map(|c| format!("{c:?}")).collect();
+            Ok(writeln!(out, "{}", serde_json::to_string(&names)?)?)
+        }
+    };
+    match done {
+        // The trainer closes the pipe when it has had enough.
+        Err(e) if is_broken_pipe(&e) => Ok(()),
+        other => other.and_then(|()| Ok(out.flush()?)),
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// Cells of the label grid, per axis.
+const CELLS: (usize, usize) = (12, 8);
+/// Seconds between the two frames of a pair; the same as the bundle's `geometry.pair_lag_s`.
+const PAIR_LAG_S: f64 = 0.5;
+
+#[derive(Serialize)]
+struct PairsHeader {
+    pairs: usize,
+}
+
+fn stream_pairs(out: &mut impl Write, from: u64, count: u64, pairs: usize) -> Result<()> {
+    let (mut frames, mut labels, mut frame) = (vec![], vec![], vec![0; WIDTH * HEIGHT]);
+    for seed in from..from + count {
+        let scene = scene(seed);
+        let start = window_of(seed);
+        frames.clear();
+        labels.clear();
+        for t in pair_times(&scene, seed, start, pairs) {
+            for moment in [t - PAIR_LAG_S / 2.0, t + PAIR_LAG_S / 2.0] {
+                scene.render(moment, &mut frame);
+                frames.extend_from_slice(&frame);
+            }
+            labels.extend(cells(&scene, t));
+        }
+        write_record(out, &PairsHeader { pairs }, &[&frames, &labels])?;
+    }
+    Ok(())
+}
+
+/// Times for perception: half of them within a transition or just after it, where what matters
+/// happens and random times seldom fall; the rest anywhere in the window.
+fn pair_times(scene: &Scene, seed: u64, start: f64, pairs: usize) -> Vec<f64> {
+    let stories = scene.stories(start, start + oracle::WINDOW_S);
+    let mut dice = Dice(seed);
+    (0..pairs)
+        .map(|i| {
+            if i % 2 == 0 || stories.is_empty() {
+                return start + oracle::WINDOW_S * dice.unit();
+            }
+            let story = &stories[(i / 2) % stories.len()];
+            let (a, b) = if i % 4 == 1 {
+                (story.transition_s.0, story.transition_s.1)
+            } else {
+                story.state_s
+            };
+            a + (b - a) * dice.unit()
+        })
+        .collect()
+}
+
+fn cells(scene: &Scene, t: f64) -> Vec<u8> {
+    let mut grid = vec![0; Class::ALL.len() * CELLS.0 * CELLS.1];
+    for seen in scene.truth_at(t) {
+        let column = (seen.x as f64 / WIDTH as f64 * CELLS.0 as f64).floor();
+        let row = (seen.y as f64 / HEIGHT as f64 * CELLS.1 as f64).floor();
+        let inside = column >= 0.0 && row >= 0.0;
+        let (column, row) = (column as usize, row as usize);
+        if inside && column < CELLS.0 && row < CELLS.1 {
+            grid[(seen.class.index() * CELLS.1 + row) * CELLS.0 + column] = 1;
+        }
+    }
+    grid
+}
+
+fn stream_traces(
+    out: &mut impl Write,
+    from: u64,
+    count: u64,
+    manifest: &std::path::Path,
+    template: &std::path::Path,
+    with_frames: bool,
+) -> Result<()> {
+    let read = |path: &std::path::Path| {
+        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+    };
+    let manifest: bundle::Manifest =
+        toml::from_str(&read(manifest)?).context("the manifest cannot be used")?;
+    ensure!(
+        (manifest.geometry.width, manifest.geometry.height) == (WIDTH, HEIGHT),
+        "traces are rendered at {WIDTH}x{HEIGHT}, the manifest asks for another size"
+    );
+    let template = policy::ChatTemplate::new(&read(template)?)?;
+    let (mut frames, mut frame) = (vec![], vec![0; WIDTH * HEIGHT]);
+    for seed in from..from + count {
+        let scene = scene(seed);
+        let woken = seed % 2 == 0;
+        let lesson = episode(&scene, seed, window_of(seed), &template, manifest.setup(), woken)
+            .with_context(|| format!("seed {seed}"))?;
+        frames.clear();
+        if with_frames {
+            for t in lesson.pairs.iter().flatten() {
+                scene.render(lesson.from_s + t, &mut frame);
+                frames.extend_from_slice(&frame);
+            }
+        }
+        write_record::<Episode>(out, &lesson, &[&frames])?;
+    }
+    Ok(())
+}
+
+fn scene(seed: u64) -> Scene {
+    Scene::new(SceneSpec { seed, incidents: Incidents::Often })
+}
+
+fn write_record<T: Serialize>(out: &mut impl Write, header: &T, bodies: &[&[u8]]) -> Result<()> {
+    let json = serde_json::to_vec(header)?;
+    out.write_all(&u32::try_from(json.len())?.to_le_bytes())?;
+    out.write_all(&json)?;
+    for body in bodies {
+        out.write_all(body)?;
+    }
+    Ok(())
+}
+
+/// A small generator for times (SplitMix64): the data must be the same wherever it is made.
+struct Dice(u64);
+
+impl Dice {
+    fn unit(&mut self) -> f64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+    }
+}

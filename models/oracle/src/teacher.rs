@@ -1,0 +1,278 @@
+//! The teacher: from what the looks so far have shown to the next turn.
+
+use hal_sim::{IncidentKind, Story};
+use policy::{Action, ClipHypothesis, Final, FinalClip, Hypothesis, Verdict};
+
+/// A pair seen, by the mean of its times (seconds within the stretch), and in which observation.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    t: f64,
+    obs: u32,
+}
+
+/// Decides each turn of one episode.
+pub struct Teacher {
+    stories: Vec<Known>,
+    seen: Vec<Seen>,
+    observations: u32,
+    confirmed: bool,
+    held: (f64, f64),
+}
+
+/// A story in seconds within the stretch, and what the teacher has made of it.
+struct Known {
+    kind: IncidentKind,
+    harmful: bool,
+    transition: (f64, f64),
+    state: (f64, f64),
+    given_up: bool,
+}
+
+/// Spans that the teacher asks for: few, so that they are learnt as words rather than arithmetic.
+const SPANS_S: [f64; 6] = [2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
+/// Half the lag of a pair: a pair this near to the transition shows a part of it.
+const REACH_S: f64 = 0.25;
+/// Closer than this before the state, a look has not missed the transition.
+const CLOSE_S: f64 = 1.2;
+
+impl Teacher {
+    /// A teacher for `stories` (absolute seconds of the scene), in a stretch that begins at `from_s`.
+    pub fn new(stories: &[Story], from_s: f64, held: (f64, f64)) -> Self {
+        let stories = stories
+            .iter()
+            .map(|s| Known {
+                kind: s.kind,
+                harmful: s.harmful,
+                transition: (s.transition_s.0 - from_s, s.transition_s.1 - from_s),
+                state: (s.state_s.0 - from_s, s.state_s.1 - from_s),
+                given_up: false,
+            })
+            .collect();
+        Self { stories, seen: vec![], observations: 0, confirmed: false, held }
+    }
+
+    /// Takes note of the pairs of an observation.
+    pub fn observe(&mut self, pairs: &[[f64; 2]]) {
+        self.observations += 1;
+        let obs = self.observations;
+        self.seen.extend(pairs.iter().map(|p| Seen { t: (p[0] + p[1]) / 2.0, obs }));
+        self.seen.sort_by(|a, b| a.t.total_cmp(&b.t));
+    }
+
+    /// The next turn: thought, hypothesis, operator. `may_look`: whether the budget has a look left.
+    pub fn turn(&mut self, may_look: bool) -> (String, Hypothesis, Action) {
+        if let Some(harm) = self.stories.iter().position(|s| s.harmful && self.shown(s)) {
+            return self.harmful_turn(harm, may_look);
+        }
+        let suspect = (0..self.stories.len())
+            .filter(|&i| !self.stories[i].given_up && !self.shown(&self.stories[i]))
+            .filter_map(|i| Some((i, self.first_in_state(&self.stories[i])?)))
+            .min_by(|a, b| a.1.t.total_cmp(&b.1.t));
+        if let (Some((i, first)), true) = (suspect, may_look) {
+            if let Some(turn) = self.backtrack_turn(i, first) {
+                return turn;
+            }
+            self.stories[i].given_up = true;
+            return self.turn(may_look);
+        }
+        self.normal_turn()
+    }
+
+    fn shown(&self, story: &Known) -> bool {
+        self.in_transition(story).next().is_some()
+    }
+
+    fn in_transition<'a>(&'a self, story: &'a Known) -> impl Iterator<Item = Seen> + 'a {
+        let (a, b) = story.transition;
+        self.seen.iter().copied().filter(move |s| s.t > a - REACH_S && s.t < b + REACH_S)
+    }
+
+    fn in_state<'a>(&'a self, story: &'a Known) -> impl Iterator<Item = Seen> + 'a {
+        let (a, b) = story.state;
+        self.seen.iter().copied().filter(move |s| s.t >= a && s.t < b)
+    }
+
+    fn first_in_state(&self, story: &Known) -> Option<Seen> {
+        self.in_state(story).next()
+    }
+
+    fn clip(&self, story: &Known, missing: &str) -> ClipHypothesis {
+        let times: Vec<Seen> = self.in_transition(story).chain(self.in_state(story)).collect();
+        let start = times.iter().map(|s| s.t).fold(f64::INFINITY, f64::min);
+        let end = times.iter().map(|s| s.t).fold(f64::NEG_INFINITY, f64::max);
+        let mut evidence: Vec<u32> = times.iter().map(|s| s.obs).collect();
+        evidence.sort_unstable();
+        evidence.dedup();
+        evidence.truncate(4);
+        ClipHypothesis {
+            span: [start, end],
+            label: story.kind.label().to_owned(),
+            p: None,
+            evidence,
+            missing: missing.to_owned(),
+        }
+    }
+
+    fn backtrack_turn(&self, i: usize, first: Seen) -> Option<(String, Hypothesis, Action)> {
+        let story = &self.stories[i];
+        let before = self.seen.iter().rev().find(|s| s.t < first.t - 0.05).map_or(self.held.0, |s| s.t);
+        let gap = first.t - before;
+        if gap <= CLOSE_S {
+            return None;
+        }
+        let span = SPANS_S.into_iter().find(|s| *s >= gap - 0.3).unwrap_or(64.0);
+        let words = kind_words(story.kind);
+        let thought = format!("{} at {:.1}, how it began is not seen", words.state, first.t);
+        let hypothesis = Hypothesis { clips: vec![self.clip(story, "onset")], video_p: None };
+        let action = Action::Backtrack { anchor: policy::tenth(first.t), span, frames: 8 };
+        Some((thought, hypothesis, action))
+    }
+
+    fn harmful_turn(&mut self, i: usize, may_look: bool) -> (String, Hypothesis, Action) {
+        let story = &self.stories[i];
+        let words = kind_words(story.kind);
+        let shown: Vec<Seen> = self.in_transition(story).collect();
+        let at = shown[0].t;
+        // One pair in a transition is thin evidence: look closer once.
+        if shown.len() == 1 && may_look && !self.confirmed {
+            let (start, end) = (at - 2.0, at + 2.0);
+            let thought = format!("{} at {at:.1}, seen once", words.harm);
+            let hypothesis = Hypothesis { clips: vec![self.clip(story, "a closer look")], video_p: None };
+            let action = Action::Sample {
+                start: policy::tenth(start.max(self.held.0)),
+                end: policy::tenth(end.min(self.held.1)),
+                frames: 8,
+            };
+            self.confirmed = true;
+            return (thought, hypothesis, action);
+        }
+        let clip = self.clip(story, "nothing");
+        let last = Final {
+            clips: vec![FinalClip {
+                start: policy::tenth(clip.span[0]),
+                end: policy::tenth(clip.span[1]),
+                label: clip.label.clone(),
+                score: None,
+                evidence: clip.evidence.clone(),
+            }],
+            verdict: Verdict::Anomalous,
+            explanation: words.sentence.to_owned(),
+        };
+        let thought = format!("{} at {at:.1}", words.harm);
+        (thought, Hypothesis { clips: vec![clip], video_p: None }, Action::Final(last))
+    }
+
+    fn normal_turn(&self) -> (String, Hypothesis, Action) {
+        let cleared = self.stories.iter().find(|s| !s.harmful && self.shown(s));
+        let thought = match cleared {
+            Some(story) => format!("{}, harmless", kind_words(story.kind).harmless),
+            None if self.stories.iter().any(|s| self.first_in_state(s).is_some()) => {
+                "how it began cannot be seen".to_owned()
+            }
+            None => "nothing unusual".to_owned(),
+        };
+        let explanation = match cleared {
+            Some(story) => kind_words(story.kind).harmless_sentence.to_owned(),
+            None => "Nothing unusual was seen.".to_owned(),
+        };
+        let last = Final { clips: vec![], verdict: Verdict::Normal, explanation };
+        (thought, Hypothesis::default(), Action::Final(last))
+    }
+}
+
+/// What the teacher says of a kind of incident.
+pub struct Words {
+    /// The ambiguous state.
+    pub state: &'static str,
+    /// The harmful transition.
+    pub harm: &'static str,
+    /// The harmless transition.
+    pub harmless: &'static str,
+    /// The harmful story in a sentence.
+    pub sentence: &'static str,
+    /// The harmless story in a sentence.
+    pub harmless_sentence: &'static str,
+}
+
+/// The words for `kind`.
+pub fn kind_words(kind: IncidentKind) -> Words {
+    let words = |state, harm, harmless, sentence, harmless_sentence| Words {
+        state,
+        harm,
+        harmless,
+        sentence,
+        harmless_sentence,
+    };
+    match kind {
+        IncidentKind::Fall => words(
+            "lying person",
+            "tips over",
+            "crouches and lies down",
+            "A person fell over and stays on the ground.",
+            "A person crouched and lay down.",
+        ),
+        IncidentKind::Climb => words(
+            "person in the yard",
+            "climbs the fence",
+            "walks through the gate",
+            "A person climbed over the fence.",
+            "A person came in through the gate.",
+        ),
+        IncidentKind::Crash => words(
+            "cars bumper to bumper",
+            "cars hit",
+            "brakes smoothly",
+            "One car ran into another.",
+            "A car stopped behind another.",
+        ),
+        IncidentKind::AbandonedBag => words(
+            "bag alone",
+            "owner leaves the bag",
+            "owner stays near the bag",
+            "Somebody left a bag and went away.",
+            "The owner of the bag stayed near it.",
+        ),
+        IncidentKind::Fight => words(
+            "two people in contact",
+            "lunges and strikes",
+            "slow approach and embrace",
+            "One person attacked another.",
+            "Two people embraced.",
+        ),
+        IncidentKind::Theft => words(
+            "person alone without a bag",
+            "runner snatches the bag",
+            "owner takes the bag",
+            "Somebody snatched a bag and ran.",
+            "A jogger passed and the owner kept the bag.",
+        ),
+        IncidentKind::WrongWay => words(
+            "car standing at the lane",
+            "arrives against the lane",
+            "arrives with the lane",
+            "A car came against the direction of its lane.",
+            "A car arrived in the direction of its lane.",
+        ),
+        IncidentKind::Loiter => words(
+            "person standing",
+            "paces to and fro",
+            "stands and waits",
+            "A person loiters here, to and fro.",
+            "A person waited and was met.",
+        ),
+        IncidentKind::Smoke => words(
+            "grey plume",
+            "plume grows from nothing",
+            "plume puffs on and off",
+            "Smoke rises and keeps growing.",
+            "A vent puffs steam.",
+        ),
+        IncidentKind::Dispersal => words(
+            "empty plaza",
+            "group runs apart",
+            "they leave one by one",
+            "A group ran apart all at once.",
+            "A group left one after another.",
+        ),
+    }
+}

@@ -1,0 +1,222 @@
+"""Taught inquiries as tensors: token ids, positions, what is learnt where, cached cell features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from . import oracle, tokens
+from .decoder import walk_positions
+from .tower import GRID, TOKENS, Trunk, normalise
+
+PROBE, NOTHING = -1, 0
+
+
+@dataclass
+class Example:
+    """One episode, ready to be learnt."""
+
+    ids: np.ndarray
+    """Token ids `[T]`; pads where visual tokens go."""
+    learnt: np.ndarray
+    """1 where the token at that place was written by the policy, f32 `[T]`."""
+    probes: np.ndarray
+    """Places whose next-token distribution is the verdict probe."""
+    positions: np.ndarray
+    """M-RoPE positions `[T, 3]`."""
+    pairs: np.ndarray
+    """For each pad run its row in the feature store, in order."""
+    anomalous: bool
+    seed: int
+
+
+def example(episode: dict, tokenizer: Tokenizer, first_pair: int) -> Example:
+    """From an episode of the oracle; its pair 0 is row `first_pair` of the feature store."""
+    start, end, pad = (
+        tokenizer.token_to_id(t) for t in ("<|vision_start|>", "<|vision_end|>", "<|video_pad|>")
+    )
+    close = tokenizer.token_to_id("<|im_end|>")
+    ids: list[int] = []
+    learnt: list[float] = []
+    probes: list[int] = []
+    pairs: list[int] = []
+    for segment in episode["segments"]:
+        if "context" in segment:
+            new = tokens.encode(tokenizer, segment["context"])
+        elif "pair" in segment:
+            pairs.append(first_pair + segment["pair"])
+            new = [start, *[pad] * TOKENS, end]
+        else:
+            probes.append(len(ids) - 1)
+            new = [*tokens.encode(tokenizer, segment["policy"]), close]
+            ids += new
+            # The first token, <think>, is forced by the grammar; its place belongs to the probe.
+            learnt += [0.0] + [1.0] * (len(new) - 1)
+            continue
+        ids += new
+        learnt += [0.0] * len(new)
+    return Example(
+        np.array(ids),
+        np.array(learnt, np.float32),
+        np.array(probes),
+        np.array(walk_positions([i == pad for i in ids], GRID), np.int32),
+        np.array(pairs),
+        bool(episode["anomalous"]),
+        int(episode["seed"]),
+    )
+
+
+class Features:
+    """Cell features of all pairs of a data set, f16 `[n, channels, 8, 12]`, in blocks."""
+
+    def __init__(self) -> None:
+        self.blocks: list[np.ndarray] = []
+        self.starts: list[int] = []
+        self.count = 0
+
+    def add(self, block: np.ndarray) -> int:
+        """Adds rows; returns the number of the first."""
+        self.blocks.append(block)
+        self.starts.append(self.count)
+        self.count += len(block)
+        return self.starts[-1]
+
+    def rows(self, wanted: np.ndarray) -> Tensor:
+        """Rows by number, f32."""
+        block = np.searchsorted(self.starts, wanted, "right") - 1
+        found = [self.blocks[b][w - self.starts[b]] for b, w in zip(block, wanted, strict=True)]
+        return torch.from_numpy(np.stack(found).astype(np.float32))
+
+
+def save_shard(path: Path, episodes: list[dict], features: np.ndarray) -> None:
+    """Writes a shard so that it is there whole or not at all."""
+    part = path.with_suffix(".part")
+    with part.open("wb") as file:
+        np.savez(file, features=features, episodes=np.array([repr_json(e) for e in episodes]))
+    part.rename(path)
+
+
+def repr_json(episode: dict) -> str:
+    """An episode as one line of JSON."""
+    import json
+
+    return json.dumps(episode, separators=(",", ":"))
+
+
+def encode_traces(
+    traces: Iterable[oracle.Trace], trunk: Trunk, batch: int = 64
+) -> Iterator[tuple[dict, np.ndarray]]:
+    """Episodes with the cell features of their pairs, f16."""
+    trunk.eval()
+    with torch.inference_mode():
+        for trace in traces:
+            found = [
+                trunk(normalise(torch.from_numpy(trace.frames[i : i + batch].copy())))
+                for i in range(0, len(trace.frames), batch)
+            ]
+            yield trace.episode, torch.cat(found).half().numpy()
+
+
+def render_shards(
+    folder: Path, weights: Path, binary: Path, files: tuple[Path, Path], start: int, shards: int,
+    per_shard: int,
+) -> None:
+    """Fills `folder` with shards of encoded episodes, in a process of its own; resumes."""
+    torch.set_num_threads(1)
+    trunk = Trunk()
+    trunk.load_state_dict(torch.load(weights, weights_only=True)["trunk"])
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(shards):
+        path = folder / f"{number:05}.npz"
+        if path.exists():
+            continue
+        traces = oracle.stream_traces(binary, start + number * per_shard, per_shard, *files)
+        episodes, features = [], []
+        for episode, rows in encode_traces(traces, trunk):
+            episodes.append(episode)
+            features.append(rows)
+        save_shard(path, episodes, np.concatenate(features))
+
+
+def render_in_background(*arguments: object) -> object:
+    """`render_shards` beside the training loop."""
+    process = get_context("spawn").Process(target=render_shards, args=arguments, daemon=True)
+    process.start()
+    return process
+
+
+class DataSet:
+    """Examples and features of a folder of shards, growing while shards arrive."""
+
+    def __init__(self, folder: Path, tokenizer: Tokenizer) -> None:
+        self.folder, self.tokenizer = folder, tokenizer
+        self.features = Features()
+        self.examples: list[Example] = []
+        self.seen: set[Path] = set()
+
+    def refresh(self) -> int:
+        """Reads the shards that have arrived; returns the number of examples."""
+        import json
+
+        for path in sorted(self.folder.glob("*.npz")):
+            if path in self.seen:
+                continue
+            self.seen.add(path)
+            shard = np.load(path)
+            at = self.features.add(shard["features"])
+            for line in shard["episodes"]:
+                episode = json.loads(str(line))
+                self.examples.append(example(episode, self.tokenizer, at))
+                at += len(episode["pairs"])
+        return len(self.examples)
+
+
+@dataclass
+class Batch:
+    """Examples padded to the longest."""
+
+    ids: Tensor
+    positions: Tensor
+    learnt: Tensor
+    probe_rows: Tensor
+    probe_places: Tensor
+    probe_truth: Tensor
+    pad_rows: Tensor
+    pad_places: Tensor
+    cells: Tensor
+
+
+def collate(chosen: list[Example], features: Features, pad: int) -> Batch:
+    """One batch; right padding is never attended to, as attention is causal."""
+    longest = max(len(e.ids) for e in chosen)
+    ids = np.zeros((len(chosen), longest), np.int64)
+    positions = np.zeros((len(chosen), longest, 3), np.int64)
+    learnt = np.zeros((len(chosen), longest), np.float32)
+    probe_rows, probe_places, truth, pad_rows, pad_places = [], [], [], [], []
+    for row, e in enumerate(chosen):
+        n = len(e.ids)
+        ids[row, :n], positions[row, :n], learnt[row, :n] = e.ids, e.positions, e.learnt
+        probe_rows += [row] * len(e.probes)
+        probe_places += e.probes.tolist()
+        truth += [float(e.anomalous)] * len(e.probes)
+        places = np.flatnonzero(e.ids == pad)
+        pad_rows += [row] * len(places)
+        pad_places += places.tolist()
+    return Batch(
+        torch.from_numpy(ids),
+        torch.from_numpy(positions),
+        torch.from_numpy(learnt),
+        torch.tensor(probe_rows),
+        torch.tensor(probe_places),
+        torch.tensor(truth),
+        torch.tensor(pad_rows),
+        torch.tensor(pad_places),
+        features.rows(np.concatenate([e.pairs for e in chosen])),
+    )

@@ -1,0 +1,87 @@
+"""From checkpoints to a bundle: decoder.safetensors, vision.onnx, tokenizer, template, manifest."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import warnings
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
+
+from .decoder import Shape
+from .sft import Policy
+from .tower import Perception, Tower, Trunk
+
+OPSET = 17
+
+
+def bundle(
+    perception_weights: Path,
+    policy_weights: Path,
+    tokenizer_file: Path,
+    template: Path,
+    manifest: Path,
+    labels: dict[str, str],
+    sealer: Path,
+    out: Path,
+) -> None:
+    """Writes and seals the bundle in `out`."""
+    out.mkdir(parents=True, exist_ok=True)
+    state = torch.load(policy_weights, weights_only=True)
+    shape = Shape(**{**state["shape"], "mrope_section": tuple(state["shape"]["mrope_section"])})
+    seen = torch.load(perception_weights, weights_only=True)
+    classes = len(json.loads(seen["classes"]))
+    trunk, perception = Trunk(), Perception(classes)
+    trunk.load_state_dict(seen["trunk"])
+    perception.load_state_dict(seen["perception"])
+    policy = Policy(shape, classes, 0.0)
+    policy.load_state_dict(state["policy"])
+    export_tower(Tower(trunk, perception, policy.merger), out / "vision.onnx")
+    weights = {k: v.to(torch.bfloat16) for k, v in policy.decoder.checkpoint().items()}
+    save_file(weights, out / "decoder.safetensors", {"format": "pt"})
+    shutil.copy(tokenizer_file, out / "tokenizer.json")
+    if template.resolve() != (out / "chat_template.jinja").resolve():
+        shutil.copy(template, out / "chat_template.jinja")
+    (out / "bundle.toml").write_text(fill_manifest(manifest.read_text(), tokenizer_file, labels))
+    subprocess.run([sealer, "seal", str(out)], check=True)
+
+
+def export_tower(tower: Tower, path: Path) -> None:
+    """The tower as ONNX with standard operators and a free batch axis."""
+    tower.eval()
+    names = ["frames", "tokens", "deepstack_0"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            tower,
+            (torch.zeros(2, 2, 1, 128, 192),),
+            str(path),
+            input_names=names[:1],
+            output_names=names[1:],
+            dynamo=False,
+            opset_version=OPSET,
+            dynamic_axes={name: {0: "B"} for name in names},
+        )
+
+
+def fill_manifest(text: str, tokenizer_file: Path, labels: dict[str, str]) -> str:
+    """The manifest with the vocabulary, the labels and the parts, hashes still empty."""
+    vocabulary = Tokenizer.from_file(str(tokenizer_file)).get_vocab_size()
+    text = text.replace("vocab = 1\n", f"vocab = {vocabulary}\n")
+    head, _ = text.split("[parts]")
+    quoted = {json.dumps(k): json.dumps(v) for k, v in labels.items()}
+    tables = [f"[[labels]]\nname = {k}\nsentence = {v}\n" for k, v in quoted.items()]
+    files = {
+        "decoder": "decoder.safetensors",
+        "vision": "vision.onnx",
+        "tokenizer": "tokenizer.json",
+        "chat_template": "chat_template.jinja",
+    }
+    tables += [
+        f'[parts.{part}]\nfile = "{file}"\nbytes = 0\nblake3 = ""\n' for part, file in files.items()
+    ]
+    return head + "\n".join(tables)

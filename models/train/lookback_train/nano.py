@@ -1,0 +1,153 @@
+"""`lookback-train nano`: trains the default policy end to end, resuming where it stopped."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from . import examples, export, oracle, perception, sft, tokens
+from .decoder import Shape
+from .tower import Perception
+
+ROOT = Path(__file__).resolve().parents[3]
+TOKENIZER_EPISODES = 3000
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much of everything."""
+
+    perception_steps: int
+    shards: int
+    per_shard: int
+    val_episodes: int
+    sft_steps: int
+    report: int
+
+
+PLANS = {
+    "full": Plan(5000, 120, 100, 500, 6000, 200),
+    "tiny": Plan(60, 3, 100, 60, 60, 20),
+}
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="lookback-train", description=__doc__)
+    parser.add_argument("command", choices=["nano"])
+    parser.add_argument("--tiny", action="store_true", help="a few minutes, to test the pipeline")
+    parser.add_argument("--work", type=Path, default=ROOT / "models/train/work")
+    parser.add_argument("--out", type=Path, default=ROOT / "models/nano")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--perception-steps", type=int)
+    parser.add_argument("--sft-steps", type=int)
+    parser.add_argument("--shards", type=int)
+    parser.add_argument("--until", choices=["perception", "sft", "export"], default="export")
+    given = parser.parse_args()
+    plan = PLANS["tiny" if given.tiny else "full"]
+    plan = Plan(
+        given.perception_steps or plan.perception_steps,
+        given.shards or plan.shards,
+        plan.per_shard,
+        plan.val_episodes,
+        given.sft_steps or plan.sft_steps,
+        plan.report,
+    )
+    torch.set_num_threads(given.threads)
+    run(plan, given.work, given.out, given.seed, given.until)
+
+
+def run(plan: Plan, work: Path, out: Path, seed: int, until: str) -> None:
+    """All stages; each writes a file into `work` and is skipped or resumed if it is there."""
+    work.mkdir(parents=True, exist_ok=True)
+    binary, sealer = rust_program("lookback-oracle"), rust_program("lookback-bundle")
+    files = (ROOT / "models/train/nano.toml", ROOT / "models/nano/chat_template.jinja")
+    tokenizer_file = work / "tokenizer.json"
+    if not tokenizer_file.exists():
+        tokens.learn(_texts(binary, files)).save(str(tokenizer_file))
+    weights = work / "perception.pt"
+    perception.train(binary, weights, plan.perception_steps, seed, plan.report)
+    figures = perception.measure(binary, weights, oracle.VAL, 100 if plan.report < 100 else 400)
+    print("perception AUC on val:", {k: round(v, 3) for k, v in figures.items()}, flush=True)
+    if until == "perception":
+        return
+    tokenizer = tokens.load(tokenizer_file)
+    train_folder, val_folder = work / "shards", work / "val"
+    examples.render_shards(val_folder, weights, binary, files, oracle.VAL, 1, plan.val_episodes)
+    renderer = examples.render_in_background(
+        train_folder, weights, binary, files, oracle.TRAIN + seed * 600_000, plan.shards,
+        plan.per_shard,
+    )
+    data = examples.DataSet(train_folder, tokenizer)
+    val = examples.DataSet(val_folder, tokenizer)
+    state = torch.load(weights, weights_only=True)
+    seen = Perception(len(json.loads(state["classes"])))
+    seen.load_state_dict(state["perception"])
+    sft.train(
+        data, val, shape(files[0], tokenizer.get_vocab_size()), seen, work / "policy.pt",
+        plan.sft_steps, seed, plan.shards * plan.per_shard, plan.report,
+    )
+    renderer.terminate()
+    if until == "sft":
+        return
+    export.bundle(
+        weights, work / "policy.pt", tokenizer_file, files[1], files[0], LABELS, sealer, out
+    )
+    print(f"bundle written to {out}", flush=True)
+
+
+LABELS = {
+    "fall": "A person fell.",
+    "climb": "A person climbed over a fence.",
+    "crash": "Cars collided.",
+    "abandoned bag": "A bag was left behind.",
+    "fight": "One person attacked another.",
+    "theft": "Something was snatched.",
+    "wrong way": "A car came against its lane.",
+    "loitering": "A person loiters.",
+    "smoke": "Smoke is rising.",
+    "dispersal": "A group ran apart.",
+}
+
+
+def shape(manifest: Path, vocabulary: int) -> Shape:
+    """The decoder's shape from the manifest."""
+    d = tomllib.loads(manifest.read_text())["decoder"]
+    return Shape(
+        d["hidden"], d["layers"], d["heads"], d["kv_heads"], d["head_dim"], d["intermediate"],
+        vocabulary, d["rope_theta"], tuple(d["mrope_section"]), d["rms_eps"],
+    )
+
+
+def rust_program(name: str) -> Path:
+    """The release build of one of the repository's programs."""
+    target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    path = target / "release" / name
+    if not path.exists():
+        raise SystemExit(f"{path} is not built: run `cargo build --release -p oracle -p bundle`")
+    return path
+
+
+def _texts(binary: Path, files: tuple[Path, Path]) -> list[str]:
+    started = time.time()
+    found = [
+        segment.get("context") or segment.get("policy") or ""
+        for trace in oracle.stream_traces(
+            binary, oracle.TRAIN + 4_900_000, TOKENIZER_EPISODES, *files, frames=False
+        )
+        for segment in trace.episode["segments"]
+    ]
+    print(f"tokenizer corpus: {len(found)} texts in {time.time() - started:.0f} s", flush=True)
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""Records streamed by `lookback-oracle`, the Rust program that renders and teaches.
+
+Python never draws a scene or carries out an operator: it reads what the oracle writes.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+HEIGHT, WIDTH = 128, 192
+CELL_ROWS, CELL_COLUMNS = 8, 12
+
+TRAIN, VAL, TEST, FRESH = 0, 5_000_000, 6_000_000, 7_000_000
+"""First seed of each split."""
+
+
+@dataclass
+class Pairs:
+    """Frame pairs and what is where in them."""
+
+    frames: np.ndarray
+    """Luma, u8 `[n, 2, 128, 192]`."""
+    cells: np.ndarray
+    """1 where a class is present, u8 `[n, classes, 8, 12]`."""
+
+
+@dataclass
+class Trace:
+    """A taught inquiry."""
+
+    episode: dict
+    """Segments, labels and times, as `models/oracle` writes them."""
+    frames: np.ndarray
+    """Luma of its pairs, u8 `[pairs, 2, 128, 192]`."""
+
+
+def classes(binary: Path) -> list[str]:
+    """Names of the classes of `Pairs.cells`, in order."""
+    return json.loads(subprocess.run([binary, "classes"], check=True, capture_output=True).stdout)
+
+
+def stream_pairs(binary: Path, start: int, count: int, pairs: int, n_classes: int) -> Iterator[Pairs]:
+    """One record per seed in `[start, start + count)`."""
+    arguments = ["pairs", "--from", str(start), "--count", str(count), "--pairs", str(pairs)]
+    with _Stream(binary, arguments) as pipe:
+        while (header := _header(pipe)) is not None:
+            n = header["pairs"]
+            frames = _bytes(pipe, n * 2 * HEIGHT * WIDTH).reshape(n, 2, HEIGHT, WIDTH)
+            cells = _bytes(pipe, n * n_classes * CELL_ROWS * CELL_COLUMNS)
+            yield Pairs(frames, cells.reshape(n, n_classes, CELL_ROWS, CELL_COLUMNS))
+
+
+def stream_traces(
+    binary: Path, start: int, count: int, manifest: Path, template: Path, frames: bool = True
+) -> Iterator[Trace]:
+    """One taught inquiry per seed in `[start, start + count)`."""
+    arguments = ["traces", "--from", str(start), "--count", str(count)]
+    arguments += ["--manifest", str(manifest), "--template", str(template)]
+    with _Stream(binary, arguments + ([] if frames else ["--no-frames"])) as pipe:
+        while (episode := _header(pipe)) is not None:
+            n = len(episode["pairs"]) if frames else 0
+            luma = _bytes(pipe, n * 2 * HEIGHT * WIDTH).reshape(n, 2, HEIGHT, WIDTH)
+            yield Trace(episode, luma)
+
+
+class _Stream:
+    """The oracle as a child process; closed with the loop that reads it."""
+
+    def __init__(self, binary: Path, arguments: list[str]) -> None:
+        self.arguments = [str(binary), *arguments]
+
+    def __enter__(self) -> IO[bytes]:
+        self.child = subprocess.Popen(self.arguments, stdout=subprocess.PIPE, bufsize=1 << 20)
+        assert self.child.stdout is not None
+        return self.child.stdout
+
+    def __exit__(self, *_: object) -> None:
+        assert self.child.stdout is not None
+        finished = self.child.stdout.read(1) == b""
+        self.child.stdout.close()
+        code = self.child.wait()
+        if finished and code != 0:
+            raise RuntimeError(f"{' '.join(self.arguments)} ended with code {code}")
+
+
+def _header(pipe: IO[bytes]) -> dict | None:
+    length = pipe.read(4)
+    if len(length) < 4:
+        return None
+    return json.loads(pipe.read(struct.unpack("<I", length)[0]))
+
+
+def _bytes(pipe: IO[bytes], length: int) -> np.ndarray:
+    data = pipe.read(length)
+    if len(data) != length:
+        raise EOFError("the oracle ended in the middle of a record")
+    return np.frombuffer(data, np.uint8)

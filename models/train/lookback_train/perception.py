@@ -1,0 +1,107 @@
+"""Perception pre-training: what is in which cell of a frame pair."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from . import oracle
+from .tower import Perception, Trunk, normalise
+
+PAIRS_PER_SEED = 8
+SEEDS_PER_STEP = 8
+LEARNING_RATE = 3e-3
+POSITIVE_WEIGHT = 4.0
+
+
+def train(binary: Path, out: Path, steps: int, seed: int, report: int = 100) -> None:
+    """Trains trunk and perception for `steps` of 64 pairs and writes `out`; resumes from it."""
+    torch.manual_seed(seed)
+    names = oracle.classes(binary)
+    trunk, perception = Trunk(), Perception(len(names))
+    parameters = [*trunk.parameters(), *perception.parameters()]
+    optimiser = torch.optim.AdamW(parameters, LEARNING_RATE, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, steps, pct_start=0.1)
+    done = 0
+    if out.exists():
+        state = torch.load(out, weights_only=True)
+        trunk.load_state_dict(state["trunk"])
+        perception.load_state_dict(state["perception"])
+        if state["step"] >= steps:
+            return
+        optimiser.load_state_dict(state["optimiser"])
+        schedule.load_state_dict(state["schedule"])
+        done = state["step"]
+    first = oracle.TRAIN + 2_000_000 + seed * 500_000 + done * SEEDS_PER_STEP
+    records = oracle.stream_pairs(
+        binary, first, (steps - done) * SEEDS_PER_STEP, PAIRS_PER_SEED, len(names)
+    )
+    started, running = time.time(), 0.0
+    trunk.train()
+    for step in range(done + 1, steps + 1):
+        chosen = [next(records) for _ in range(SEEDS_PER_STEP)]
+        frames = normalise(torch.from_numpy(np.concatenate([c.frames for c in chosen])))
+        cells = torch.from_numpy(np.concatenate([c.cells for c in chosen])).float()
+        if step % 2:
+            frames, cells = frames.flip(-1), cells.flip(-1)
+        loss = _loss(perception(trunk(frames)), cells)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+        running = loss.item() if step == done + 1 else 0.98 * running + 0.02 * loss.item()
+        if step % report == 0 or step == steps:
+            rate = (step - done) / (time.time() - started)
+            left = (steps - step) / rate
+            print(f"perception {step}/{steps} loss {running:.4f} {left:.0f} s left", flush=True)
+            state = {
+                "trunk": trunk.state_dict(),
+                "perception": perception.state_dict(),
+                "classes": json.dumps(names),
+                "optimiser": optimiser.state_dict(),
+                "schedule": schedule.state_dict(),
+                "step": step,
+            }
+            torch.save(state, out.with_suffix(".part"))
+            out.with_suffix(".part").rename(out)
+
+
+def _loss(logits: Tensor, cells: Tensor) -> Tensor:
+    weight = torch.tensor(POSITIVE_WEIGHT)
+    per_cell = F.binary_cross_entropy_with_logits(logits, cells, pos_weight=weight)
+    # Presence anywhere in the frame: what the policy asks first.
+    presence = logits.flatten(2).amax(2)
+    per_frame = F.binary_cross_entropy_with_logits(presence, cells.flatten(2).amax(2))
+    return 10.0 * per_cell + per_frame
+
+
+def measure(binary: Path, weights: Path, start: int, seeds: int) -> dict[str, float]:
+    """ROC-AUC of presence in a frame pair, per class, on `seeds` seeds from `start`."""
+    state = torch.load(weights, weights_only=True)
+    names = json.loads(state["classes"])
+    trunk, perception = Trunk().eval(), Perception(len(names)).eval()
+    trunk.load_state_dict(state["trunk"])
+    perception.load_state_dict(state["perception"])
+    scores, truth = [], []
+    with torch.inference_mode():
+        for record in oracle.stream_pairs(binary, start, seeds, PAIRS_PER_SEED, len(names)):
+            logits = perception(trunk(normalise(torch.from_numpy(record.frames.copy()))))
+            scores.append(logits.flatten(2).amax(2).numpy())
+            truth.append(record.cells.reshape(len(record.cells), len(names), -1).max(2))
+    score, label = np.concatenate(scores), np.concatenate(truth)
+    return {n: auc(score[:, i], label[:, i]) for i, n in enumerate(names) if 0 < label[:, i].mean() < 1}
+
+
+def auc(scores: np.ndarray, truth: np.ndarray) -> float:
+    """Area under the ROC curve, ties counted half (rank formula of Mann and Whitney)."""
+    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    rank = (np.cumsum(counts) - (counts - 1) / 2.0)[inverse]
+    positive = truth > 0
+    p, n = int(positive.sum()), int((~positive).sum())
+    return float((rank[positive].sum() - p * (p + 1) / 2) / (p * n))

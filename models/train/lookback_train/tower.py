@@ -1,0 +1,96 @@
+"""Nano's vision tower: a small convolutional network over frame pairs.
+
+A patch transformer learns too slowly from scratch at this size; what leaves the tower is the same
+as for the 2B: visual tokens and DeepStack features per pair.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+TRUNK = 64
+MIDDLE = 48
+GRID = (2, 3)
+"""Rows and columns of the visual tokens of a pair; each covers 64×64 pixels."""
+TOKENS = GRID[0] * GRID[1]
+CELLS_PER_TOKEN = 4
+
+
+def _conv(cin: int, cout: int, kernel: int, stride: int) -> nn.Sequential:
+    padding = (kernel - 1) // 2
+    return nn.Sequential(
+        nn.Conv2d(cin, cout, kernel, stride, padding, bias=False), nn.BatchNorm2d(cout), nn.ReLU()
+    )
+
+
+class Trunk(nn.Module):
+    """Frame pairs `[B, 2, 1, 128, 192]` in [-1, 1] to cell features `[B, 48 + 64, 8, 12]`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(_conv(3, 16, 4, 2), _conv(16, 32, 3, 2), _conv(32, MIDDLE, 3, 2))
+        self.middle = _conv(MIDDLE, MIDDLE, 3, 1)
+        self.down = _conv(MIDDLE, TRUNK, 3, 2)
+        self.top = nn.Sequential(_conv(TRUNK, TRUNK, 3, 1), _conv(TRUNK, TRUNK, 3, 1))
+
+    def forward(self, pairs: Tensor) -> Tensor:
+        """Cell features; the first 48 channels are the middle level, max-pooled."""
+        first, second = pairs[:, 0], pairs[:, 1]
+        # The difference is what moves; given as a channel it need not be learnt from noise.
+        x = F.pad(torch.cat([first, second, 2 * (second - first)], 1), (1, 0, 1, 0))
+        x = self.stem(x)
+        x = x + self.middle(x)
+        y = self.down(x)
+        y = y + self.top(y)
+        return torch.cat([F.max_pool2d(x, 2), y], 1)
+
+
+class Perception(nn.Module):
+    """What is in which cell: logits `[B, classes, 8, 12]` from cell features."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.head = nn.Conv2d(MIDDLE + TRUNK, classes, 1)
+
+    def forward(self, cells: Tensor) -> Tensor:
+        """Logits per class and cell."""
+        return self.head(cells)
+
+
+class Merger(nn.Module):
+    """Cell features to visual tokens `[B, 6, hidden]` and one DeepStack level of the same shape."""
+
+    def __init__(self, classes: int, hidden: int) -> None:
+        super().__init__()
+        k = CELLS_PER_TOKEN
+        self.tokens = nn.Conv2d(TRUNK + classes, hidden, k, k)
+        self.widen = nn.Sequential(nn.GELU(), nn.Linear(hidden, hidden))
+        self.deep = nn.Conv2d(MIDDLE + classes, hidden, k, k)
+        self.deep_out = nn.Sequential(nn.GELU(), nn.Linear(hidden, hidden))
+
+    def forward(self, cells: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """`seen` are the perception's logits: the policy is told what the tower was taught to see."""
+        seen = torch.sigmoid(seen)
+        tokens = self.tokens(torch.cat([cells[:, MIDDLE:], seen], 1)).flatten(2).transpose(1, 2)
+        deep = self.deep(torch.cat([cells[:, :MIDDLE], seen], 1)).flatten(2).transpose(1, 2)
+        return self.widen(tokens), self.deep_out(deep)
+
+
+class Tower(nn.Module):
+    """The whole tower under the bundle's contract."""
+
+    def __init__(self, trunk: Trunk, perception: Perception, merger: Merger) -> None:
+        super().__init__()
+        self.trunk, self.perception, self.merger = trunk, perception, merger
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """`frames` f32 `[B, 2, 1, 128, 192]` to `tokens` and `deepstack_0`, `[B, 6, hidden]`."""
+        cells = self.trunk(frames)
+        return self.merger(cells, self.perception(cells))
+
+
+def normalise(luma: Tensor) -> Tensor:
+    """u8 luma `[n, 2, H, W]` to f32 `[n, 2, 1, H, W]` in [-1, 1]."""
+    return luma.float().div(127.5).sub(1.0).unsqueeze(2)
