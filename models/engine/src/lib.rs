@@ -1,2 +1,29 @@
 //! Inference of a policy: frames and tokens in, tokens and probabilities out.
+//!
+//! An [`Engine`] is a [`bundle::Bundle`] made ready. [`Engine::encode`] turns frame pairs into
+//! visual tokens, once each; [`Engine::start`] opens a [`Session`], which is fed text and pairs,
+//! asked yes or no, and let speak within a [`Grammar`]. Keys and values stay in the session from
+//! turn to turn; a clone of a session goes its own way.
+//!
+//! The same bundle, engine id and calls give the same tokens, whatever ran before: sums are added
+//! up in a fixed order, on however many threads, and a choice among equals is the lowest token.
 #![forbid(unsafe_code)]
+
+mod backend;
+mod engine;
+mod error;
+mod grammar;
+mod pairs;
+mod rotary;
+mod sampling;
+mod session;
+mod tract_cpu;
+mod vocabulary;
+
+pub use backend::Probe;
+pub use engine::{Engine, EngineOptions, Stats};
+pub use error::EngineError;
+pub use grammar::Grammar;
+pub use pairs::{PairInput, PairKey, PairTokens};
+pub use sampling::Sampling;
+pub use session::{Generated, Piece, Session, Stopped};

@@ -1,0 +1,348 @@
+//! The engine: a bundle, ready to look and to speak.
+
+use crate::{
+    EngineError, PairInput, PairKey, PairTokens, Session,
+    backend::{Backend, Decoder, DecoderState, Probe, Refusal, Vision},
+    pairs::{PairCache, write_frames},
+    rotary::Walker,
+    tract_cpu::TractCpu,
+    vocabulary::Vocabulary,
+};
+use bundle::{Bundle, DECODER, Manifest, TOKENIZER, VISION};
+use llguidance::{ParserFactory, earley::SlicedBiasComputer, toktrie::InferenceCapabilities};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+/// Pairs of one run of the vision tower: bounds its memory, and is enough to keep it busy.
+const BATCH: usize = 8;
+
+/// Prefixes whose state is kept. A device uses one for each camera's own words.
+const PREFIXES: usize = 8;
+
+/// How an engine is to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EngineOptions {
+    /// Threads of a matrix product; 0 is 1.
+    pub threads: usize,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self { threads: 1 }
+    }
+}
+
+/// What an engine has done since it was loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Frame pairs that went through the vision tower.
+    pub pairs_encoded: u64,
+    /// Frame pairs that were in the cache.
+    pub pairs_cached: u64,
+    /// Sessions whose prefix was computed.
+    pub prefixes_computed: u64,
+    /// Sessions whose prefix was in the cache.
+    pub prefixes_cached: u64,
+    /// Runs of the decoder.
+    pub decoder_calls: u64,
+    /// Positions that went through the decoder.
+    pub positions: u64,
+}
+
+/// A bundle, ready to look and to speak. Cheap to clone; clones share everything.
+#[derive(Clone)]
+pub struct Engine {
+    core: Arc<Core>,
+}
+
+impl Engine {
+    /// Loads every part of `bundle` into the first backend that takes it.
+    ///
+    /// # Errors
+    /// [`EngineError`], which names the part, tensor or token at fault.
+    pub fn load(bundle: &Bundle, options: EngineOptions) -> Result<Self, EngineError> {
+        let manifest = bundle.manifest.clone();
+        let vocabulary = Vocabulary::parse(&manifest, &bundle.read(TOKENIZER)?)?;
+        let backends: [&dyn Backend; 1] = [&TractCpu::new(options.threads)];
+        let mut report = Vec::new();
+        let onnx = bundle.read(VISION)?;
+        let (_, vision) = choose(&backends, "vision", &mut report, |b| b.vision(&manifest, &onnx))?;
+        drop(onnx);
+        let weights = bundle.read(DECODER)?;
+        let (id, decoder) =
+            choose(&backends, "decoder", &mut report, |b| b.decoder(&manifest, &weights))?;
+        drop(weights);
+        let capabilities = InferenceCapabilities { ff_tokens: true, ..Default::default() };
+        let mut grammars = ParserFactory::new(
+            &vocabulary.token_env(),
+            capabilities,
+            &SlicedBiasComputer::general_slices(),
+        )
+        .map_err(|e| EngineError::Grammar { reason: format!("{e:#}") })?;
+        grammars.quiet();
+        let report = report.join("\n");
+        tracing::info!(bundle = bundle.id(), engine = id, report, "engine loaded");
+        // Everything of this inquiry and of the one before it.
+        let pairs = PairCache::new(2 * manifest.inquiry.max_frames);
+        let core = Core {
+            id,
+            report,
+            manifest,
+            vocabulary,
+            grammars,
+            vision,
+            decoder,
+            pairs: Mutex::new(pairs),
+            prefixes: Mutex::new(Vec::new()),
+            counters: Counters::default(),
+        };
+        Ok(Self { core: Arc::new(core) })
+    }
+
+    /// What the tokens depend on beside evidence and bundle: the decoder's backend and its version.
+    pub fn id(&self) -> String {
+        self.core.id.clone()
+    }
+
+    /// Which backend serves each part and why, a line each.
+    pub fn backend_report(&self) -> &str {
+        &self.core.report
+    }
+
+    /// What the bundle says of itself.
+    pub fn manifest(&self) -> &Manifest {
+        &self.core.manifest
+    }
+
+    /// What was done since loading.
+    pub fn stats(&self) -> Stats {
+        self.core.counters.read()
+    }
+
+    /// The visual tokens of frame pairs, in the order given. A pair that was looked at lately comes
+    /// from the cache; its pixels are then not read.
+    ///
+    /// # Errors
+    /// If the vision tower fails.
+    pub fn encode(&self, pairs: &[PairInput<'_>]) -> Result<Vec<Arc<PairTokens>>, EngineError> {
+        let core = &*self.core;
+        let mut known: HashMap<PairKey, Arc<PairTokens>> = HashMap::new();
+        let mut unknown: Vec<&PairInput<'_>> = Vec::new();
+        let mut cache = lock(&core.pairs);
+        for pair in pairs {
+            if known.contains_key(&pair.key) || unknown.iter().any(|other| other.key == pair.key) {
+                continue;
+            }
+            match cache.get(pair.key) {
+                Some(tokens) => _ = known.insert(pair.key, tokens),
+                None => unknown.push(pair),
+            }
+        }
+        core.counters.pairs_cached.fetch_add(known.len() as u64, Ordering::Relaxed);
+        core.counters.pairs_encoded.fetch_add(unknown.len() as u64, Ordering::Relaxed);
+        for batch in unknown.chunks(BATCH) {
+            for (pair, tokens) in batch.iter().zip(core.look(batch)?) {
+                let tokens = Arc::new(tokens);
+                cache.insert(pair.key, tokens.clone());
+                known.insert(pair.key, tokens);
+            }
+        }
+        Ok(pairs.iter().map(|pair| known[&pair.key].clone()).collect())
+    }
+
+    /// A session that has been fed `prefix` (the system prompt; may be empty). The state after a
+    /// prefix is computed once.
+    ///
+    /// # Errors
+    /// If the prefix does not fit into the context, or the decoder fails.
+    pub fn start(&self, prefix: &str) -> Result<Session, EngineError> {
+        let core = &self.core;
+        if prefix.is_empty() {
+            return Session::empty(core.clone());
+        }
+        let mut prefixes = lock(&core.prefixes);
+        if let Some(at) = prefixes.iter().position(|known| known.text == prefix) {
+            let known = prefixes.remove(at);
+            let session = Session::after(core.clone(), &known);
+            prefixes.push(known);
+            core.counters.prefixes_cached.fetch_add(1, Ordering::Relaxed);
+            return Ok(session);
+        }
+        let mut session = Session::empty(core.clone())?;
+        session.feed(&[crate::Piece::Text(prefix)])?;
+        core.counters.prefixes_computed.fetch_add(1, Ordering::Relaxed);
+        if prefixes.len() == PREFIXES {
+            prefixes.remove(0);
+        }
+        prefixes.push(session.as_prefix(prefix));
+        Ok(session)
+    }
+
+    pub(crate) fn grammars(&self) -> &ParserFactory {
+        &self.core.grammars
+    }
+}
+
+/// What the sessions of an engine share.
+pub(crate) struct Core {
+    id: String,
+    report: String,
+    pub manifest: Manifest,
+    pub vocabulary: Vocabulary,
+    grammars: ParserFactory,
+    vision: Box<dyn Vision>,
+    decoder: Box<dyn Decoder>,
+    pairs: Mutex<PairCache>,
+    /// Least recently used first.
+    prefixes: Mutex<Vec<Prefix>>,
+    pub counters: Counters,
+}
+
+/// The state after a prefix.
+pub(crate) struct Prefix {
+    pub text: String,
+    pub ids: Vec<u32>,
+    pub walker: Walker,
+    pub logits: Vec<f32>,
+    pub state: Box<dyn DecoderState>,
+}
+
+impl Core {
+    pub fn decoder(&self) -> &dyn Decoder {
+        &*self.decoder
+    }
+
+    fn look(&self, batch: &[&PairInput<'_>]) -> Result<Vec<PairTokens>, EngineError> {
+        let geometry = &self.manifest.geometry;
+        let mut frames = Vec::new();
+        for pair in batch {
+            write_frames(pair, geometry, &mut frames);
+        }
+        let outputs = self.vision.encode(frames, batch.len())?;
+        let size = geometry.tokens_per_pair * self.manifest.decoder.hidden;
+        let of_pair = |output: &Vec<f32>, i: usize| output[i * size..][..size].to_vec();
+        Ok((0..batch.len())
+            .map(|i| PairTokens {
+                tokens: of_pair(&outputs[0], i),
+                deepstack: outputs[1..].iter().map(|output| of_pair(output, i)).collect(),
+            })
+            .collect())
+    }
+}
+
+/// [`Stats`] while they grow.
+#[derive(Default)]
+pub(crate) struct Counters {
+    pairs_encoded: AtomicU64,
+    pairs_cached: AtomicU64,
+    prefixes_computed: AtomicU64,
+    prefixes_cached: AtomicU64,
+    decoder_calls: AtomicU64,
+    positions: AtomicU64,
+}
+
+impl Counters {
+    pub fn decoder_ran(&self, positions: usize) {
+        self.decoder_calls.fetch_add(1, Ordering::Relaxed);
+        self.positions.fetch_add(positions as u64, Ordering::Relaxed);
+    }
+
+    fn read(&self) -> Stats {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Stats {
+            pairs_encoded: read(&self.pairs_encoded),
+            pairs_cached: read(&self.pairs_cached),
+            prefixes_computed: read(&self.prefixes_computed),
+            prefixes_cached: read(&self.prefixes_cached),
+            decoder_calls: read(&self.decoder_calls),
+            positions: read(&self.positions),
+        }
+    }
+}
+
+/// Gives a part to the first backend that is ready and takes it; every reason goes to `report`.
+fn choose<T>(
+    backends: &[&dyn Backend],
+    part: &str,
+    report: &mut Vec<String>,
+    prepare: impl Fn(&dyn Backend) -> Result<T, Refusal>,
+) -> Result<(String, T), EngineError> {
+    for backend in backends {
+        let id = backend.id();
+        let probe = backend.probe();
+        if probe != Probe::Ready {
+            report.push(format!("{part}: not on {id}, {probe}"));
+            continue;
+        }
+        match prepare(*backend) {
+            Ok(ready) => {
+                report.push(format!("{part}: on {id}"));
+                return Ok((id, ready));
+            }
+            Err(Refusal::Decline(why)) => report.push(format!("{part}: not on {id}, {why}")),
+            Err(Refusal::Unsound(error)) => return Err(error),
+        }
+    }
+    Err(EngineError::NoBackend { report: report.join("\n") })
+}
+
+/// A cache is sound after a panic elsewhere: every change to it is one insertion or removal.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Fake(Probe);
+
+    impl Backend for Fake {
+        fn id(&self) -> String {
+            "fake 1".into()
+        }
+        fn probe(&self) -> Probe {
+            self.0.clone()
+        }
+        fn vision(&self, _: &Manifest, _: &[u8]) -> Result<Box<dyn Vision>, Refusal> {
+            Err(Refusal::Decline("too large".into()))
+        }
+        fn decoder(&self, _: &Manifest, _: &[u8]) -> Result<Box<dyn Decoder>, Refusal> {
+            Err(Refusal::Unsound(EngineError::TensorMissing { tensor: "x".into() }))
+        }
+    }
+
+    #[test]
+    fn the_report_says_why_each_backend_before_the_chosen_one_was_passed_over() {
+        let absent = Fake(Probe::Absent("no device".into()));
+        let broken = Fake(Probe::Broken("wrong driver".into()));
+        let ready = Fake(Probe::Ready);
+        let mut report = Vec::new();
+        let taken = choose(&[&absent, &broken, &ready], "vision", &mut report, |b| {
+            if b.probe() == Probe::Ready { Ok(7) } else { Err(Refusal::Decline("never".into())) }
+        });
+        assert!(matches!(taken, Ok((_, 7))));
+        assert_eq!(
+            report,
+            [
+                "vision: not on fake 1, absent: no device",
+                "vision: not on fake 1, broken: wrong driver",
+                "vision: on fake 1"
+            ]
+        );
+    }
+
+    #[test]
+    fn an_unsound_part_is_not_offered_to_the_next_backend() {
+        let ready = Fake(Probe::Ready);
+        let refused = choose(&[&ready, &ready], "decoder", &mut Vec::new(), |_| {
+            Err::<(), _>(Refusal::Unsound(EngineError::NothingFed))
+        });
+        assert!(matches!(refused, Err(EngineError::NothingFed)));
+    }
+}

@@ -1,0 +1,274 @@
+//! The text decoder of Qwen3-VL as a tract graph, built from its tensors.
+//!
+//! Inputs: embeddings `[1, S, hidden]`, cosines and sines `[1, 1, S, head_dim]`, and one
+//! `[1, S, hidden]` for each layer that gets DeepStack features. Output: the logits after the last
+//! position, `[1, 1, vocab]`. `S` is free; the keys and values of all positions before live in the
+//! state.
+
+use super::{failed, weights::Weights};
+use crate::{
+    EngineError,
+    backend::{Chunk, Decoder, DecoderState},
+    rotary::Rotary,
+};
+use bundle::Manifest;
+use std::sync::Arc;
+use tract_core::internal::*;
+use tract_core::ops::{
+    array::Slice,
+    einsum::EinSum,
+    element_wise::ElementWiseOp,
+    math,
+    nn::{RmsNorm, Silu},
+};
+use tract_transformers::ops::{apply_rope::ApplyRope, dyn_kv_cache::DynKeyValueCache, sdpa::Sdpa};
+
+const MODEL: &str = "model.language_model";
+
+/// A decoder, ready to run.
+pub(super) struct TractDecoder {
+    plan: Arc<TypedSimplePlan>,
+    context: Arc<Context>,
+}
+
+/// What every state of a decoder shares.
+struct Context {
+    rotary: Rotary,
+    /// `[vocab, hidden]`.
+    embeddings: Vec<f32>,
+    shape: bundle::Decoder,
+}
+
+impl TractDecoder {
+    pub fn load(
+        manifest: &Manifest,
+        bytes: &[u8],
+        options: &RunOptions,
+    ) -> Result<Self, EngineError> {
+        let weights = Weights::parse(bytes)?;
+        let shape = manifest.decoder.clone();
+        let embeddings =
+            weights.f32(&format!("{MODEL}.embed_tokens.weight"), &[shape.vocab, shape.hidden])?;
+        let graph = Builder::new(&weights, &shape).graph(manifest.geometry.deepstack)?;
+        let plan = graph
+            .into_optimized()
+            .and_then(|graph| TypedSimplePlan::new_with_options(graph, options))
+            .map_err(failed("prepared the decoder"))?;
+        let rotary = Rotary::new(&shape);
+        Ok(Self { plan, context: Arc::new(Context { rotary, embeddings, shape }) })
+    }
+}
+
+impl Decoder for TractDecoder {
+    fn start(&self) -> Result<Box<dyn DecoderState>, EngineError> {
+        let state = self.plan.spawn().map_err(failed("started a session"))?;
+        Ok(Box::new(State { state, context: self.context.clone() }))
+    }
+
+    fn embedding(&self, token: u32) -> &[f32] {
+        let hidden = self.context.shape.hidden;
+        &self.context.embeddings[token as usize * hidden..][..hidden]
+    }
+}
+
+struct State {
+    state: TypedSimpleState,
+    context: Arc<Context>,
+}
+
+impl DecoderState for State {
+    fn step(&mut self, chunk: Chunk) -> Result<Vec<f32>, EngineError> {
+        let Context { rotary, shape, .. } = &*self.context;
+        let n = chunk.positions.len();
+        let (cos, sin) = rotary.tables(&chunk.positions);
+        let wide = |values| tensor(&[1, n, shape.hidden], values);
+        let turn = |values| tensor(&[1, 1, n, shape.head_dim], values);
+        let mut inputs = tvec![wide(chunk.embeddings), turn(cos), turn(sin)];
+        inputs.extend(chunk.deepstack.into_iter().map(wide));
+        let outputs = inputs
+            .into_iter()
+            .collect::<TractResult<TVec<TValue>>>()
+            .and_then(|inputs| self.state.run(inputs))
+            .map_err(failed("ran the decoder"))?;
+        let logits = outputs[0].to_plain_array_view::<f32>().map_err(failed("read logits"))?;
+        let logits: Vec<f32> = logits.iter().copied().collect();
+        if logits.iter().all(|x| x.is_finite()) {
+            Ok(logits)
+        } else {
+            Err(EngineError::NotFinite { part: "the decoder" })
+        }
+    }
+
+    fn fork(&self) -> Box<dyn DecoderState> {
+        Box::new(Self { state: self.state.clone(), context: self.context.clone() })
+    }
+}
+
+/// `values` as a tensor, without a copy.
+fn tensor(shape: &[usize], values: Vec<f32>) -> TractResult<TValue> {
+    Ok(tract_ndarray::ArrayD::from_shape_vec(shape, values)?.into_tvalue())
+}
+
+/// Builds the graph, one method for each piece of a layer.
+struct Builder<'a> {
+    weights: &'a Weights<'a>,
+    shape: &'a bundle::Decoder,
+    graph: TypedModel,
+    /// Positions of the chunk.
+    s: TDim,
+    /// Positions before the chunk.
+    past: TDim,
+}
+
+type Built<T = OutletId> = Result<T, EngineError>;
+
+impl<'a> Builder<'a> {
+    fn new(weights: &'a Weights<'a>, shape: &'a bundle::Decoder) -> Self {
+        let graph = TypedModel::default();
+        let (s, past) = (graph.symbols.sym("S").to_dim(), graph.symbols.sym("P").to_dim());
+        Self { weights, shape, graph, s, past }
+    }
+
+    fn graph(mut self, deepstack: usize) -> Built<TypedModel> {
+        let (s, hidden) = (self.s.clone(), self.shape.hidden.to_dim());
+        let turn = tvec![1.to_dim(), 1.to_dim(), s.clone(), self.shape.head_dim.to_dim()];
+        let wide = tvec![1.to_dim(), s.clone(), hidden];
+        let mut x = self.source("embeddings", &wide)?;
+        let cos = self.source("cos", &turn)?;
+        let sin = self.source("sin", &turn)?;
+        let features: Vec<OutletId> = (0..deepstack)
+            .map(|k| self.source(&format!("deepstack_{k}"), &wide))
+            .collect::<Built<_>>()?;
+        for layer in 0..self.shape.layers {
+            x = self.layer(&format!("{MODEL}.layers.{layer}"), x, cos, sin)?;
+            if let Some(&feature) = features.get(layer) {
+                x = self.wire(
+                    &format!("{MODEL}.layers.{layer}.deepstack"),
+                    math::add(),
+                    &[x, feature],
+                )?;
+            }
+        }
+        // Only the last position is asked for its next token.
+        let last = Slice { axis: 1, start: s.clone() - 1, end: s };
+        let x = self.wire("last", last, &[x])?;
+        let x = self.norm(&format!("{MODEL}.norm"), x, self.shape.hidden)?;
+        let head = if self.shape.tied { format!("{MODEL}.embed_tokens") } else { "lm_head".into() };
+        let logits = self.linear(&head, x, self.shape.hidden, self.shape.vocab)?;
+        self.graph.select_output_outlets(&[logits]).map_err(failed("built the decoder"))?;
+        Ok(self.graph)
+    }
+
+    fn layer(&mut self, name: &str, x: OutletId, cos: OutletId, sin: OutletId) -> Built {
+        let bundle::Decoder { hidden, heads, kv_heads, head_dim, intermediate, .. } = *self.shape;
+        let h = self.norm(&format!("{name}.input_layernorm"), x, hidden)?;
+        let attention = format!("{name}.self_attn");
+        let q = self.heads(&attention, "q", h, heads)?;
+        let q = self.rotated(&attention, "q", q, cos, sin)?;
+        let k = self.heads(&attention, "k", h, kv_heads)?;
+        let k = self.rotated(&attention, "k", k, cos, sin)?;
+        let k = self.remembered(&attention, "k", k)?;
+        let v = self.heads(&attention, "v", h, kv_heads)?;
+        let v = self.wire(&format!("{attention}.v.by_head"), AxisOp::Move(1, 2), &[v])?;
+        let v = self.remembered(&attention, "v", v)?;
+        let attend = Sdpa {
+            scale: Some(tensor0(1.0 / (head_dim as f32).sqrt())),
+            datum_type: f32::datum_type(),
+            acc_datum_type: f32::datum_type(),
+            is_causal: true,
+        };
+        let a = self.wire(&format!("{attention}.attend"), attend, &[q, k, v])?;
+        let a = self.wire(&format!("{attention}.by_position"), AxisOp::Move(2, 1), &[a])?;
+        let (from, to) =
+            (tvec![heads.to_dim(), head_dim.to_dim()], tvec![(heads * head_dim).to_dim()]);
+        let a = self.wire(&format!("{attention}.join"), AxisOp::Reshape(2, from, to), &[a])?;
+        let o = self.linear(&format!("{attention}.o_proj"), a, heads * head_dim, hidden)?;
+        let x = self.wire(&format!("{attention}.add"), math::add(), &[x, o])?;
+
+        let h = self.norm(&format!("{name}.post_attention_layernorm"), x, hidden)?;
+        let mlp = format!("{name}.mlp");
+        let gate = self.linear(&format!("{mlp}.gate_proj"), h, hidden, intermediate)?;
+        let silu = ElementWiseOp(Box::new(Silu {}), None);
+        let gate = self.wire(&format!("{mlp}.silu"), silu, &[gate])?;
+        let up = self.linear(&format!("{mlp}.up_proj"), h, hidden, intermediate)?;
+        let h = self.wire(&format!("{mlp}.gated"), math::mul(), &[gate, up])?;
+        let down = self.linear(&format!("{mlp}.down_proj"), h, intermediate, hidden)?;
+        self.wire(&format!("{mlp}.add"), math::add(), &[x, down])
+    }
+
+    /// `[1, S, hidden]` to `[1, S, heads, head_dim]`.
+    fn heads(&mut self, attention: &str, which: &str, x: OutletId, heads: usize) -> Built {
+        let bundle::Decoder { hidden, head_dim, .. } = *self.shape;
+        let y = self.linear(&format!("{attention}.{which}_proj"), x, hidden, heads * head_dim)?;
+        let (from, to) =
+            (tvec![(heads * head_dim).to_dim()], tvec![heads.to_dim(), head_dim.to_dim()]);
+        self.wire(&format!("{attention}.{which}.split"), AxisOp::Reshape(2, from, to), &[y])
+    }
+
+    /// Normalised, then turned by its position: `[1, S, heads, head_dim]` to
+    /// `[1, heads, S, head_dim]`.
+    fn rotated(
+        &mut self,
+        attention: &str,
+        which: &str,
+        x: OutletId,
+        cos: OutletId,
+        sin: OutletId,
+    ) -> Built {
+        let x = self.norm(&format!("{attention}.{which}_norm"), x, self.shape.head_dim)?;
+        let x = self.wire(&format!("{attention}.{which}.by_head"), AxisOp::Move(1, 2), &[x])?;
+        self.wire(&format!("{attention}.{which}.rope"), ApplyRope, &[x, cos, sin])
+    }
+
+    /// Appended to what the state holds. tract fuses this with the attention that reads it.
+    fn remembered(&mut self, attention: &str, which: &str, x: OutletId) -> Built {
+        let name = format!("{attention}.{which}.cache");
+        let bundle::Decoder { kv_heads, head_dim, .. } = *self.shape;
+        let fact = |length: &TDim| {
+            f32::fact(&[1.to_dim(), kv_heads.to_dim(), length.clone(), head_dim.to_dim()])
+        };
+        let cache = DynKeyValueCache {
+            name: name.clone(),
+            axis: 2,
+            past_sequence_fact: fact(&self.past),
+            input_sequence_fact: fact(&self.s),
+        };
+        self.wire(&name, cache, &[x])
+    }
+
+    /// RMS norm over the last axis.
+    fn norm(&mut self, name: &str, x: OutletId, width: usize) -> Built {
+        let rank = self.graph.outlet_fact(x).map_err(failed("built the decoder"))?.rank();
+        let eps = Arc::new(tensor0(self.shape.rms_eps as f32));
+        let y = self.wire(&format!("{name}.rms"), RmsNorm { axis: rank - 1, eps }, &[x])?;
+        let mut shape = vec![1; rank];
+        shape[rank - 1] = width;
+        let w = self.weight(name, &[width], &shape)?;
+        self.wire(&format!("{name}.scale"), math::mul(), &[y, w])
+    }
+
+    fn linear(&mut self, name: &str, x: OutletId, from: usize, to: usize) -> Built {
+        let w = self.weight(name, &[to, from], &[to, from])?;
+        let axes = "bsk,mk->bsm".parse().map_err(failed("built the decoder"))?;
+        self.wire(name, EinSum::new(axes, f32::datum_type()), &[x, w])
+    }
+
+    /// The tensor `name.weight`, of shape `stored` in the file, as a constant of shape `used`.
+    fn weight(&mut self, name: &str, stored: &[usize], used: &[usize]) -> Built {
+        let name = format!("{name}.weight");
+        let values = self.weights.f32(&name, stored)?;
+        tract_ndarray::ArrayD::from_shape_vec(used, values)
+            .map_err(TractError::from)
+            .and_then(|values| self.graph.add_const(name, values.into_tensor()))
+            .map_err(failed("built the decoder"))
+    }
+
+    fn source(&mut self, name: &str, shape: &[TDim]) -> Built {
+        self.graph.add_source(name, f32::fact(shape)).map_err(failed("built the decoder"))
+    }
+
+    fn wire(&mut self, name: &str, op: impl Into<Box<dyn TypedOp>>, inputs: &[OutletId]) -> Built {
+        let outlets = self.graph.wire_node(name, op, inputs);
+        Ok(outlets.map_err(failed("built the decoder"))?[0])
+    }
+}

@@ -1,0 +1,66 @@
+//! The backend that is always there: tract on the CPU.
+
+mod decoder;
+mod vision;
+mod weights;
+
+use crate::{
+    EngineError,
+    backend::{Backend, Decoder, Probe, Refusal, Vision},
+};
+use bundle::Manifest;
+use tract_core::internal::{RunOptions, TractError};
+use tract_linalg::multithread::Executor;
+
+/// The workspace pins tract to this very version: its kernels decide the last bits of a number, and
+/// with them which tokens a replay reaches.
+const ID: &str = "tract-cpu 0.23.9";
+
+/// tract on the CPU.
+pub(crate) struct TractCpu {
+    executor: Executor,
+}
+
+impl TractCpu {
+    /// A backend whose matrix products use `threads` threads.
+    ///
+    /// Each plan carries its own executor, so that nothing here depends on tract's process-wide
+    /// default. Attention is the exception in tract: it would spread heads over rayon's global pool
+    /// whatever the executor says. It is told to stay on the calling thread, for the whole process,
+    /// through tract's own knob; an engine of one thread is then one thread.
+    pub fn new(threads: usize) -> Self {
+        tract_transformers::ops::flash_sdpa::TRACT_FLASH_SDPA_ST.set(true);
+        let executor = match threads {
+            0 | 1 => Executor::SingleThread,
+            n => Executor::multithread_with_name(n, "engine"),
+        };
+        Self { executor }
+    }
+
+    fn options(&self) -> RunOptions {
+        RunOptions { executor: Some(self.executor.clone()), ..RunOptions::default() }
+    }
+}
+
+impl Backend for TractCpu {
+    fn id(&self) -> String {
+        ID.to_owned()
+    }
+
+    fn probe(&self) -> Probe {
+        Probe::Ready
+    }
+
+    fn vision(&self, manifest: &Manifest, onnx: &[u8]) -> Result<Box<dyn Vision>, Refusal> {
+        Ok(Box::new(vision::Tower::load(manifest, onnx, &self.options())?))
+    }
+
+    fn decoder(&self, manifest: &Manifest, weights: &[u8]) -> Result<Box<dyn Decoder>, Refusal> {
+        Ok(Box::new(decoder::TractDecoder::load(manifest, weights, &self.options())?))
+    }
+}
+
+/// tract's error as ours. `{:#}` writes the causes on one line.
+fn failed(doing: &'static str) -> impl Fn(TractError) -> EngineError {
+    move |e| EngineError::Run { backend: ID.to_owned(), doing, reason: format!("{e:#}") }
+}

@@ -1,0 +1,113 @@
+//! The vision tower: an ONNX graph behind the bundle's contract.
+
+use super::failed;
+use crate::{EngineError, backend::Vision};
+use bundle::Manifest;
+use std::sync::Arc;
+use tract_core::internal::*;
+use tract_onnx::prelude::{Framework, InferenceModelExt};
+
+/// A vision tower, ready to run.
+pub(super) struct Tower {
+    plan: Arc<TypedSimplePlan>,
+    /// Channels, height, width.
+    frame: [usize; 3],
+    /// Names of the outputs, in order.
+    outputs: Vec<String>,
+    /// Tokens of a pair, hidden.
+    output: [usize; 2],
+}
+
+impl Tower {
+    pub fn load(
+        manifest: &Manifest,
+        onnx: &[u8],
+        options: &RunOptions,
+    ) -> Result<Self, EngineError> {
+        let unusable = |e: TractError| EngineError::Vision { reason: format!("{e:#}") };
+        let geometry = &manifest.geometry;
+        let mut graph = tract_onnx::onnx()
+            .model_for_read(&mut &*onnx)
+            .and_then(|graph| graph.into_typed())
+            .map_err(unusable)?;
+        let frame = [geometry.channels, geometry.height, geometry.width];
+        check_input(&graph, frame).map_err(unusable)??;
+        let outputs: Vec<String> = std::iter::once("tokens".to_owned())
+            .chain((0..geometry.deepstack).map(|k| format!("deepstack_{k}")))
+            .collect();
+        let outlets = outputs
+            .iter()
+            .map(|name| {
+                let missing = || EngineError::VisionName { what: format!("output '{name}'") };
+                graph.find_outlet_label(name).ok_or_else(missing)
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        graph.select_output_outlets(&outlets).map_err(unusable)?;
+        let plan = graph
+            .into_optimized()
+            .and_then(|graph| TypedSimplePlan::new_with_options(graph, options))
+            .map_err(unusable)?;
+        let output = [geometry.tokens_per_pair, manifest.decoder.hidden];
+        let tower = Self { plan, frame, outputs, output };
+        // Shapes inside the graph may be known only once it runs: a grey pair shows them.
+        tower.encode(vec![0.0; 2 * frame.iter().product::<usize>()], 1)?;
+        Ok(tower)
+    }
+}
+
+impl Vision for Tower {
+    fn encode(&self, frames: Vec<f32>, pairs: usize) -> Result<Vec<Vec<f32>>, EngineError> {
+        let [channels, height, width] = self.frame;
+        let shape = [pairs, 2, channels, height, width];
+        let outputs = tract_ndarray::ArrayD::from_shape_vec(&shape[..], frames)
+            .map_err(TractError::from)
+            .and_then(|frames| self.plan.run(tvec![frames.into_tvalue()]))
+            .map_err(failed("ran the vision tower"))?;
+        let expected = [pairs, self.output[0], self.output[1]];
+        let read = |(name, output): (&String, &TValue)| {
+            if output.shape() != expected {
+                return Err(EngineError::VisionShape {
+                    what: format!("output '{name}' of {pairs} pair(s)"),
+                    expected: format!("{expected:?}"),
+                    found: format!("{:?}", output.shape()),
+                });
+            }
+            let values =
+                output.to_plain_array_view::<f32>().map_err(failed("read visual tokens"))?;
+            let values: Vec<f32> = values.iter().copied().collect();
+            if !values.iter().all(|x| x.is_finite()) {
+                return Err(EngineError::NotFinite { part: "the vision tower" });
+            }
+            Ok(values)
+        };
+        self.outputs.iter().zip(&outputs).map(read).collect()
+    }
+}
+
+/// The one input must be `frames`, with a free batch axis and the manifest's geometry.
+fn check_input(
+    graph: &TypedModel,
+    [channels, height, width]: [usize; 3],
+) -> TractResult<Result<(), EngineError>> {
+    let &[input] = graph.input_outlets()? else {
+        return Ok(Err(EngineError::VisionName { what: "single input 'frames'".into() }));
+    };
+    if graph.node(input.node).name != "frames" {
+        return Ok(Err(EngineError::VisionName { what: "input 'frames'".into() }));
+    }
+    let fact = graph.outlet_fact(input)?;
+    let sides = [2, channels, height, width].map(|n| n.to_dim());
+    let sound = fact.datum_type == f32::datum_type()
+        && fact.rank() == 5
+        && fact.shape[0].to_usize().is_err()
+        && fact.shape[1..] == sides;
+    Ok(if sound {
+        Ok(())
+    } else {
+        Err(EngineError::VisionShape {
+            what: "input 'frames'".into(),
+            expected: format!("B,2,{channels},{height},{width},F32 (B free)"),
+            found: format!("{fact:?}"),
+        })
+    })
+}
