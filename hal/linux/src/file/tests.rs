@@ -76,6 +76,17 @@ fn frames_show_the_moment_of_their_media_time() {
 }
 
 #[test]
+fn a_film_that_begins_after_its_sound_keeps_the_times_of_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let late = ["-f", "lavfi", "-i", "sine=duration=5", "-vf", "setpts=PTS+3/TB", "-vsync", "0"];
+    let source = "testsrc=size=64x48:rate=8:duration=2";
+    let name = film(dir.path(), "late.mkv", source, &late);
+    let (frames, _) = play(&mut FileCamera::from_spec(&name).unwrap());
+    assert_eq!(frames.len(), 40, "three seconds before the first picture, and two of pictures");
+    assert!(frames[..24].iter().all(|frame| frame.bytes == frames[0].bytes));
+}
+
+#[test]
 fn a_film_turned_by_its_own_header_is_delivered_upright() {
     let dir = tempfile::tempdir().unwrap();
     let flat = film(dir.path(), "flat.mp4", "testsrc=size=64x48:rate=8:duration=1", &[]);
@@ -175,21 +186,44 @@ fn a_machine_without_ffmpeg_is_told_which_package_to_install() {
     }
 }
 
+/// A program in `dir` that plays the part of ffmpeg.
+fn fake_decoder(dir: &Path, script: &str) -> Programs {
+    let fake = dir.join("fake");
+    fs::write(&fake, format!("#!/bin/sh\n{script}")).unwrap();
+    fs::set_permissions(&fake, fs::Permissions::from_mode(0o755)).unwrap();
+    Programs { ffmpeg: fake, ffprobe: "ffprobe".into() }
+}
+
+#[test]
+fn a_decoder_that_ends_early_without_a_word_is_not_believed() {
+    let dir = tempfile::tempdir().unwrap();
+    let name = film(dir.path(), "a.mp4", TEN_SECONDS, &["-pix_fmt", "yuv420p"]);
+    let one_frame = "printf 'YUV4MPEG2 W2 H1 F8:1 Cmono\\nFRAME\\n\\001\\002";
+    let cut_short = "0.1 s of it could be read, 10.0 s were expected: it is cut short";
+    for (end, expected) in [
+        ("'", cut_short.to_string()),
+        ("FRAME\\n\\003'", format!("{cut_short} (ffmpeg: it ended within a frame)")),
+    ] {
+        let programs = fake_decoder(dir.path(), &format!("{one_frame}{end}"));
+        let mut camera = FileCamera::with_programs(&name, SystemClock.now(), &programs).unwrap();
+        let (frames, errors) = play(&mut camera);
+        assert_eq!((frames.len(), errors.len()), (1, 1));
+        assert!(errors[0].ends_with(&expected), "{}", errors[0]);
+    }
+}
+
 #[test]
 fn a_decoder_that_fails_or_is_left_early_is_always_reaped() {
     let dir = tempfile::tempdir().unwrap();
     let name = film(dir.path(), "a.mp4", TEN_SECONDS, &["-pix_fmt", "yuv420p"]);
     // A decoder that notes its process number and delivers one frame, then complains and fails.
-    let fake = dir.path().join("fake");
     let pid_file = dir.path().join("pid");
     let script = format!(
-        "#!/bin/sh\necho $$ > {}\nprintf 'YUV4MPEG2 W2 H1 F8:1 Cmono\\nFRAME\\n\\001\\002FRAM'\n\
+        "echo $$ > {}\nprintf 'YUV4MPEG2 W2 H1 F8:1 Cmono\\nFRAME\\n\\001\\002FRAM'\n\
          echo 'the disk is on fire' >&2\nexit 3\n",
         pid_file.display()
     );
-    fs::write(&fake, script).unwrap();
-    fs::set_permissions(&fake, fs::Permissions::from_mode(0o755)).unwrap();
-    let programs = Programs { ffmpeg: fake, ffprobe: "ffprobe".into() };
+    let programs = fake_decoder(dir.path(), &script);
     let mut camera = FileCamera::with_programs(&name, SystemClock.now(), &programs).unwrap();
     let (frames, errors) = play(&mut camera);
     assert_eq!(frames[0].bytes, [1, 2]);
