@@ -127,6 +127,34 @@ impl ChatTemplate {
     }
 }
 
+/// A piece of what the model is fed: text, or the frame pair of that number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fed {
+    /// Text to be tokenised as one.
+    Text(String),
+    /// The `n`th pair of the observation, counted from 0.
+    Pair(usize),
+}
+
+/// Replaces the one [`VIDEO_MARKER`] of `rendered` by the pairs of the newest observation, each
+/// after its timestamp. Neighbouring text is one piece, so that a trainer and the camera tokenise
+/// alike. `pairs` holds the two times of each pair, in seconds; without a marker it must be empty.
+pub fn fed_pieces(rendered: &str, pairs: &[[f64; 2]]) -> Vec<Fed> {
+    let mut pieces = Vec::with_capacity(2 * pairs.len() + 1);
+    let (mut text, after) = match rendered.split_once(VIDEO_MARKER) {
+        Some((before, after)) => (before.to_owned(), after),
+        None => (rendered.to_owned(), ""),
+    };
+    for (number, &pair) in pairs.iter().enumerate() {
+        text.push_str(&timestamp(pair));
+        pieces.push(Fed::Text(std::mem::take(&mut text)));
+        pieces.push(Fed::Pair(number));
+    }
+    text.push_str(after);
+    pieces.push(Fed::Text(text));
+    pieces
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

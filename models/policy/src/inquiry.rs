@@ -165,7 +165,7 @@ impl Inquiry {
         let look = glance(setup.window, setup.glance_frames.min(setup.budgets.frames));
         let pending = Pending {
             op: StepOperator::Glance,
-            args: serde_json::json!({"start": look.start, "end": look.end, "frames": look.frames}),
+            args: glance_arguments(&setup, &look),
             thought: String::new(),
             hypothesis: None,
             tokens: vec![],
@@ -189,6 +189,11 @@ impl Inquiry {
     /// The transcript so far.
     pub fn messages(&self) -> &[Message] {
         &self.messages
+    }
+
+    /// The newest step, if the policy's last turn was refused.
+    pub fn invalid_step(&self) -> Option<&Step> {
+        self.steps.last().filter(|s| s.op == StepOperator::Invalid)
     }
 
     /// One step of the loop.
@@ -469,6 +474,19 @@ fn opening_line(setup: &Setup) -> String {
     }
     line.push('\n');
     line
+}
+
+/// All that the inquiry started from, so that a replay can start from the same.
+fn glance_arguments(setup: &Setup, look: &Look) -> serde_json::Value {
+    serde_json::json!({
+        "start": look.start,
+        "end": look.end,
+        "frames": look.frames,
+        "held": [setup.held.0, setup.held.1],
+        "woken_at": setup.woken_at,
+        "normal": setup.normal,
+        "budgets": setup.budgets,
+    })
 }
 
 fn arguments(action: &Action) -> serde_json::Value {

@@ -15,14 +15,16 @@ mod grammar;
 mod hypothesis;
 mod inquiry;
 mod look;
+mod tools;
 mod trajectory;
 
 pub use action::{Action, Final, FinalClip, ParseError, Turn, Verdict, parse_turn};
-pub use chat::{ChatTemplate, Content, Message, Role, TemplateError, VIDEO_MARKER, timestamp};
+pub use chat::{ChatTemplate, Content, Fed, Message, Role, TemplateError, VIDEO_MARKER, fed_pieces, timestamp};
 pub use grammar::{Vocabulary, turn_grammar};
 pub use hypothesis::{ClipHypothesis, Hypothesis};
 pub use inquiry::{
     Budgets, Effect, Inquiry, Input, Outcome, Setup, StoppedBy, assistant_turn, observation_line,
 };
 pub use look::{Limits, Look, Refusal, glance, look, moments, tenth};
+pub use tools::tool_schemas;
 pub use trajectory::{SeenFrame, Step, StepOperator};

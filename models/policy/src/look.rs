@@ -40,6 +40,9 @@ pub enum Refusal {
     /// The span lies outside of what the store holds.
     #[error("nothing is stored there")]
     NothingStored,
+    /// The budget has no pair of frames left.
+    #[error("no frames are left: say final")]
+    NoFramesLeft,
     /// `final` is not a look.
     #[error("final takes no look")]
     NotALook,
@@ -70,12 +73,15 @@ pub fn look(action: &Action, held: (f64, f64), limits: &Limits) -> Result<Look, 
     if !(end - start >= SHORTEST_S) {
         return Err(Refusal::EmptySpan);
     }
+    if limits.frames_per_look < 2 {
+        return Err(Refusal::NoFramesLeft);
+    }
     let (first, last) = (start.max(held.0), end.min(held.1));
     if !(last - first >= SHORTEST_S) {
         return Err(Refusal::NothingStored);
     }
     let wanted = even(frames);
-    let frames = wanted.min(even(limits.frames_per_look));
+    let frames = wanted.min(limits.frames_per_look & !1);
     let clamped = first != start || last != end || frames != wanted;
     Ok(Look { start: tenth(first), end: tenth(last), frames, clamped })
 }
