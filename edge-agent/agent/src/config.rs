@@ -1,0 +1,291 @@
+//! The configuration: one TOML file, every key with a default.
+//!
+//! The sections below are the whole truth about it: what a key means, what it may be and what it is
+//! when it is not given stands in one place, and [`Config::print_default`] prints just that.
+
+mod error;
+mod section;
+mod setting;
+#[cfg(test)]
+mod tests;
+
+pub use error::ConfigError;
+
+use section::{Declared, File, Root, Table, comment, section};
+use setting::{Setting, Text};
+use std::path::{Path, PathBuf};
+
+/// How much the agent may say, the least first.
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// What the agent is told. [`Config::default`] watches one simulated camera.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// This device.
+    pub device: Device,
+    /// Its cameras, at least one.
+    pub cameras: Vec<Camera>,
+    /// The frame store.
+    pub store: Store,
+    /// The always-on gate.
+    pub sentinel: Sentinel,
+    /// The inquiries.
+    pub inquiry: Inquiry,
+    /// What becomes an event.
+    pub events: Events,
+    /// What the agent says about itself.
+    pub log: Log,
+}
+
+section! {
+    /// This device.
+    [device] Device {
+        /// What people call it; it stands in every event that leaves the device.
+        name: String = "lookback".into(), Text::Filled;
+        /// Where footage, evidence and the event log live. Relative to the directory in which the
+        /// agent is started.
+        data_dir: PathBuf = "./lookback-data".into(), Text::Filled;
+    }
+}
+
+section! {
+    /// A camera. Repeat the section for each; without any, one simulated camera is watched.
+    [[camera]] Camera {
+        /// What people call it; no two cameras may share a name. Not given, it is "camera-" and its
+        /// number.
+        name: String = "camera-1".into(), Text::Filled;
+        /// Which camera: "v4l2:/dev/video0" for a device, "file:PATH" for a video, "sim:seed=9001"
+        /// for a simulated scene. The one key that a section of its own must give.
+        source: String = "sim:seed=9001".into(), Text::Filled;
+        /// What is normal here, in plain words, such as "people lie on the grass". The policy reads
+        /// it.
+        normal: String = String::new(), Text::Any;
+    }
+}
+
+section! {
+    /// The frame store: how much footage is kept, and how dense.
+    [store] Store {
+        /// Disk space for footage, in MiB; at least four segments.
+        bytes_max_mb: u64 = 512, 4..=16_777_216;
+        /// Size of one file of footage, in MiB: the unit of forgetting.
+        segment_mb: u64 = 8, 1..=1024;
+        /// Disk space for the evidence of events, in MiB, beside bytes_max_mb.
+        evidence_mb: u64 = 256, 1..=16_777_216;
+        /// JPEG quality of frames that a camera delivers raw.
+        jpeg_quality: u8 = 85, 1..=100;
+        /// Up to this age, in minutes, every frame is kept.
+        full_rate_minutes: f64 = 10.0, 0.0..=100_000.0;
+        /// Up to this age, in hours, one frame per hour_step_s is kept, and one per day_step_s
+        /// beyond it.
+        hours: f64 = 2.0, 0.0..=10_000.0;
+        /// Seconds between frames older than full_rate_minutes, when the disk space is used up.
+        hour_step_s: f64 = 1.0, 0.05..=3600.0;
+        /// Seconds between frames older than hours, when the disk space is used up.
+        day_step_s: f64 = 10.0, 0.05..=86_400.0;
+    }
+}
+
+section! {
+    /// The sentinel: the always-on gate that decides when an inquiry is worth its cost.
+    [sentinel] Sentinel {
+        /// It looks at every n-th frame.
+        every_nth: u32 = 2, 1..=1000;
+        /// Saliency from which it wakes the policy.
+        wake_at: f64 = 0.5, 0.0..=1.0;
+        /// Saliency below which it rests again; at most wake_at.
+        rest_at: f64 = 0.3, 0.0..=1.0;
+        /// Seconds after a wake in which it does not wake again.
+        refractory_s: f64 = 10.0, 0.0..=3600.0;
+        /// Seconds without an inquiry after which one is opened all the same; 0: never.
+        patrol_s: Option<f64> = Some(60.0), 0.0..=86_400.0;
+    }
+}
+
+section! {
+    /// The inquiries: how far the policy looks, and what it may use.
+    [inquiry] Inquiry {
+        /// Directory of the policy's bundle; "": the one that is built in.
+        bundle: PathBuf = PathBuf::new(), Text::Any;
+        /// The window of an inquiry begins this many seconds before the wake.
+        look_back_s: f64 = 120.0, 1.0..=3600.0;
+        /// It ends this many seconds after the wake.
+        settle_s: f64 = 2.0, 0.0..=60.0;
+        /// Most turns of the policy, the one with its verdict included; 0: as the bundle says.
+        turns: Option<u32> = None, 0..=64;
+        /// Most frames that it may see; 0: as the bundle says.
+        frames: Option<u32> = None, 0..=4096;
+        /// Most time that it may take, in milliseconds; 0: as the bundle says.
+        wall_ms: Option<u64> = None, 0..=3_600_000;
+        /// Processor threads for inference.
+        threads: u32 = 1, 1..=256;
+    }
+}
+
+section! {
+    /// What becomes an event, and how long events stay.
+    [events] Events {
+        /// Score from which a person should know; 0: as the bundle says.
+        notice_at: Option<f64> = None, 0.0..=1.0;
+        /// Score from which a person should look now; 0: as the bundle says.
+        alert_at: Option<f64> = None, 0.0..=1.0;
+        /// Whether an inquiry that found nothing becomes an event too, of level "info".
+        report_normal: bool = false, ();
+        /// An incident that begins within so many seconds after the end of one of the same camera
+        /// and label goes on with that one's event.
+        merge_gap_s: f64 = 10.0, 0.0..=3600.0;
+        /// Most events in the log; beyond it the least important of the oldest go.
+        rows_max: u64 = 100_000, 100..=100_000_000;
+    }
+}
+
+section! {
+    /// What the agent says about itself, on standard error.
+    [log] Log {
+        /// How much.
+        level: String = "info".into(), Text::OneOf(&LEVELS);
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            device: Device::default(),
+            cameras: vec![Camera::default()],
+            store: Store::default(),
+            sentinel: Sentinel::default(),
+            inquiry: Inquiry::default(),
+            events: Events::default(),
+            log: Log::default(),
+        }
+    }
+}
+
+impl Config {
+    /// The configuration in the file at `path`; without one, the default.
+    ///
+    /// # Errors
+    /// [`ConfigError`]: the first thing that is wrong, with its line and what would be right.
+    pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
+        match path {
+            None => Ok(Self::default()),
+            Some(path) => Self::parse(&File::read(path)?),
+        }
+    }
+
+    /// The default configuration as a TOML file in which every key is explained.
+    pub fn print_default() -> String {
+        let mut text = String::from(
+            "# The configuration of Lookback. Every key may be left out; what stands here is what\n\
+             # it is then.\n",
+        );
+        let Self { device, cameras, store, sentinel, inquiry, events, log } = Self::default();
+        device.print(&mut text);
+        cameras.iter().for_each(|camera| camera.print(&mut text));
+        store.print(&mut text);
+        sentinel.print(&mut text);
+        inquiry.print(&mut text);
+        events.print(&mut text);
+        log.print(&mut text);
+        text
+    }
+
+    fn parse(file: &File) -> Result<Self, ConfigError> {
+        let root = file.sections(&[
+            Device::SECTION,
+            Camera::SECTION,
+            Store::SECTION,
+            Sentinel::SECTION,
+            Inquiry::SECTION,
+            Events::SECTION,
+            Log::SECTION,
+        ])?;
+        let config = Self {
+            device: Device::read(&root)?,
+            cameras: Camera::read_each(&root)?,
+            store: Store::read(&root)?,
+            sentinel: Sentinel::read(&root)?,
+            inquiry: Inquiry::read(&root)?,
+            events: Events::read(&root)?,
+            log: Log::read(&root)?,
+        };
+        match config.contradiction() {
+            Some((section, rule)) => Err(root.contradiction(section, rule)),
+            None => Ok(config),
+        }
+    }
+
+    /// What contradicts itself although each key for itself is fine: the section, and the rule.
+    fn contradiction(&self) -> Option<(&'static str, String)> {
+        let Self { store, sentinel, events, cameras, .. } = self;
+        let twin = cameras
+            .iter()
+            .enumerate()
+            .find(|(i, camera)| cameras[..*i].iter().any(|other| other.name == camera.name));
+        if let Some((_, camera)) = twin {
+            let rule = format!("two cameras are called '{}': give each a name", camera.name);
+            return Some(("camera", rule));
+        }
+        let above = |low: Option<f64>, high: Option<f64>| low.zip(high).is_some_and(|(l, h)| l > h);
+        [
+            (
+                store.bytes_max_mb < 4 * store.segment_mb,
+                "store",
+                "bytes_max_mb must be at least four times segment_mb",
+            ),
+            (
+                store.hours * 60.0 < store.full_rate_minutes,
+                "store",
+                "hours must not be less than full_rate_minutes",
+            ),
+            (
+                store.day_step_s < store.hour_step_s,
+                "store",
+                "day_step_s must not be less than hour_step_s",
+            ),
+            (sentinel.rest_at > sentinel.wake_at, "sentinel", "rest_at must not exceed wake_at"),
+            (
+                above(events.notice_at, events.alert_at),
+                "events",
+                "notice_at must not exceed alert_at",
+            ),
+        ]
+        .into_iter()
+        .find(|(wrong, ..)| *wrong)
+        .map(|(_, section, rule)| (section, rule.to_owned()))
+    }
+}
+
+impl Camera {
+    fn read_each(root: &Root<'_>) -> Result<Vec<Self>, ConfigError> {
+        let mut cameras = Self::read_all(root)?;
+        for (i, (camera, table)) in cameras.iter_mut().zip(root.tables("camera")).enumerate() {
+            if !table.has("source") {
+                return Err(table.absent("source", &Self::default().source));
+            }
+            if !table.has("name") {
+                camera.name = format!("camera-{}", i + 1);
+            }
+        }
+        Ok(cameras)
+    }
+}
+
+impl Store {
+    /// What the frame store is opened with.
+    pub fn options(&self) -> frame_store::StoreOptions {
+        frame_store::StoreOptions {
+            bytes_max: self.bytes_max_mb << 20,
+            segment_bytes: self.segment_mb << 20,
+            evidence_bytes_max: self.evidence_mb << 20,
+            thinning: frame_store::Thinning {
+                full_s: self.full_rate_minutes * 60.0,
+                hour_step_s: self.hour_step_s,
+                hours_s: self.hours * 3600.0,
+                day_step_s: self.day_step_s,
+            },
+            jpeg_quality: self.jpeg_quality,
+            expected: None,
+        }
+    }
+}
