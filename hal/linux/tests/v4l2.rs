@@ -1,6 +1,6 @@
 //! Real V4L2 devices: the kernel's test driver vivid, and v4l2loopback. Both need a kernel that can
-//! load them, so these tests run in the machine of `tests/vm/run`, which names the devices in the
-//! environment; elsewhere they say so and pass.
+//! load them, so these tests are run by `tests/vm/run v4l2`, whose machine names the devices in the
+//! environment; elsewhere they are listed as ignored.
 
 use hal_camera::{Camera, CameraError, Capture, Encoding, Frame, Luma, decode_luma};
 use hal_camera::{MediaTime, encode_luma_jpeg};
@@ -13,20 +13,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// The device that an environment variable names, or `None` with a sentence.
-fn device(variable: &str) -> Option<String> {
-    let device = std::env::var(variable).ok();
-    if device.is_none() {
-        eprintln!("skipped: {variable} names no device here; tests/vm/run has one");
-    }
-    device
+/// The device that an environment variable of the machine names.
+fn device(variable: &str) -> String {
+    std::env::var(variable).unwrap_or_else(|_| panic!("{variable} names no device"))
 }
 
-fn vivid() -> Option<String> {
+fn vivid() -> String {
     device("LOOKBACK_TEST_VIVID")
 }
 
-fn loopback() -> Option<String> {
+fn loopback() -> String {
     device("LOOKBACK_TEST_LOOPBACK")
 }
 
@@ -87,8 +83,9 @@ fn bars(luma: &Luma) -> Vec<u8> {
 }
 
 #[test]
+#[ignore = "needs the devices of tests/vm/run"]
 fn vivid_delivers_its_test_picture_packed_in_yuyv_nv12_and_grey() {
-    let Some(device) = vivid() else { return };
+    let device = vivid();
     let mut pictures: Vec<Vec<u8>> = Vec::new();
     // A stride may be left over from the format before: hence NV12 twice.
     for (code, encoding, bits) in [
@@ -118,8 +115,9 @@ fn vivid_delivers_its_test_picture_packed_in_yuyv_nv12_and_grey() {
 }
 
 #[test]
+#[ignore = "needs the devices of tests/vm/run"]
 fn without_a_wish_the_cheapest_format_up_to_720p_is_taken() {
-    let Some(device) = vivid() else { return };
+    let device = vivid();
     let mut camera = open(&device);
     capture(&mut camera).unwrap();
     // vivid has no MJPG; its webcam has 1280x720.
@@ -127,8 +125,9 @@ fn without_a_wish_the_cheapest_format_up_to_720p_is_taken() {
 }
 
 #[test]
+#[ignore = "needs the devices of tests/vm/run"]
 fn a_format_that_the_camera_does_not_have_is_refused_with_those_it_has() {
-    let Some(device) = vivid() else { return };
+    let device = vivid();
     let error = capture(&mut open(&format!("{device},format=MJPG"))).unwrap_err();
     assert!(matches!(error, CameraError::Unusable { .. }), "{error}");
     let text = error.to_string();
@@ -136,8 +135,9 @@ fn a_format_that_the_camera_does_not_have_is_refused_with_those_it_has() {
 }
 
 #[test]
+#[ignore = "needs the devices of tests/vm/run"]
 fn the_list_of_devices_names_the_camera_and_its_readable_formats() {
-    let Some(device) = vivid() else { return };
+    let device = vivid();
     let devices = list_devices();
     let vivid = devices.iter().find(|d| d.path == Path::new(&device)).expect("vivid is listed");
     assert_eq!((vivid.name.as_str(), vivid.driver.as_str()), ("vivid", "vivid"));
@@ -147,8 +147,9 @@ fn the_list_of_devices_names_the_camera_and_its_readable_formats() {
 }
 
 #[test]
+#[ignore = "needs the devices of tests/vm/run"]
 fn a_camera_that_another_program_uses_is_named_as_busy_and_free_later() {
-    let Some(device) = vivid() else { return };
+    let device = vivid();
     let mut first = open(&format!("{device},size=640x360"));
     frames(&mut first, 2);
     let mut second = open(&format!("{device},size=320x180"));
@@ -166,8 +167,9 @@ fn control(device: &str, setting: &str) {
 }
 
 #[test]
+#[ignore = "needs the devices of tests/vm/run"]
 fn a_buffer_with_the_error_flag_is_one_damaged_frame_and_the_stream_goes_on() {
-    let Some(device) = vivid() else { return };
+    let device = vivid();
     // Faster than the camera: no frame is left out, so the damaged one is not.
     let mut camera = open(&format!("{device},size=320x180,fps=120"));
     frames(&mut camera, 2);
@@ -180,8 +182,9 @@ fn a_buffer_with_the_error_flag_is_one_damaged_frame_and_the_stream_goes_on() {
 }
 
 #[test]
+#[ignore = "needs the devices of tests/vm/run"]
 fn a_camera_whose_frames_stop_stalls_within_its_time_out_and_comes_back() {
-    let Some(device) = vivid() else { return };
+    let device = vivid();
     let mut camera = open(&format!("{device},size=320x180"));
     frames(&mut camera, 2);
     control(&device, "percentage_of_dropped_buffers=100");
@@ -204,8 +207,9 @@ fn a_camera_whose_frames_stop_stalls_within_its_time_out_and_comes_back() {
 }
 
 #[test]
+#[ignore = "needs the devices of tests/vm/run"]
 fn an_unplugged_camera_is_missing_and_watched_again_when_it_is_back() {
-    let Some(device) = vivid() else { return };
+    let device = vivid();
     let spec = format!("{device},size=320x180");
     let sleep = |pause| {
         std::thread::sleep(pause);
@@ -290,8 +294,9 @@ fn yuyv(luma: &Luma) -> Vec<u8> {
 }
 
 #[test]
+#[ignore = "needs the devices of tests/vm/run"]
 fn scenes_written_as_mjpg_arrive_as_the_same_jpegs() {
-    let Some(device) = loopback() else { return };
+    let device = loopback();
     let feed = Feed::start(&device, FourCc::MJPG, 15.0, |n| encode_luma_jpeg(&ramp(n), 80));
     let mut camera = open(&device);
     let frames = frames(&mut camera, 12);
@@ -306,8 +311,9 @@ fn scenes_written_as_mjpg_arrive_as_the_same_jpegs() {
 }
 
 #[test]
+#[ignore = "needs the devices of tests/vm/run"]
 fn scenes_written_as_yuyv_arrive_as_the_same_bytes() {
-    let Some(device) = loopback() else { return };
+    let device = loopback();
     let feed = Feed::start(&device, FourCc::YUYV, 15.0, |n| yuyv(&ramp(n)));
     let mut camera = open(&device);
     for frame in frames(&mut camera, 12) {
@@ -318,8 +324,9 @@ fn scenes_written_as_yuyv_arrive_as_the_same_bytes() {
 }
 
 #[test]
+#[ignore = "needs the devices of tests/vm/run"]
 fn a_torn_jpeg_is_one_damaged_frame() {
-    let Some(device) = loopback() else { return };
+    let device = loopback();
     let feed = Feed::start(&device, FourCc::MJPG, 8.0, |n| {
         let mut jpeg = encode_luma_jpeg(&ramp(n), 80);
         if n % 4 == 3 {
@@ -339,8 +346,9 @@ fn a_torn_jpeg_is_one_damaged_frame() {
 }
 
 #[test]
+#[ignore = "needs the devices of tests/vm/run"]
 fn a_writer_that_pauses_stalls_the_camera_and_one_that_leaves_does_not_end_it() {
-    let Some(device) = loopback() else { return };
+    let device = loopback();
     let mut camera = open(&device);
     let feed = Feed::start(&device, FourCc::YUYV, 10.0, |n| yuyv(&ramp(n)));
     frames(&mut camera, 3);
@@ -389,8 +397,9 @@ impl Drop for Ffmpeg {
 }
 
 #[test]
+#[ignore = "needs the devices of tests/vm/run"]
 fn a_film_that_ffmpeg_writes_is_watched_in_mjpg_and_in_yuyv() {
-    let Some(device) = loopback() else { return };
+    let device = loopback();
     for (arguments, encoding) in
         [(["-c:v", "mjpeg"], Encoding::Jpeg), (["-pix_fmt", "yuyv422"], Encoding::Yuyv)]
     {
@@ -409,8 +418,9 @@ fn a_film_that_ffmpeg_writes_is_watched_in_mjpg_and_in_yuyv() {
 }
 
 #[test]
+#[ignore = "needs the devices of tests/vm/run"]
 fn the_media_clock_of_a_camera_is_the_monotonic_clock() {
-    let Some(device) = vivid() else { return };
+    let device = vivid();
     let before = SystemClock.now().media;
     let frame = capture(&mut open(&format!("{device},size=320x180"))).unwrap();
     let after = SystemClock.now().media;
