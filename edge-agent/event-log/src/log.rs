@@ -27,7 +27,8 @@ impl EventLog {
     /// forbids it: a log that cannot be used is set aside beside it and a new one begun, whose first
     /// event (at `now`) says so.
     ///
-    /// Reads the whole file once to check it: about 3 ms a MiB from flash, less from the cache.
+    /// Reads the whole file once to check it: about 1 ms a MiB when it is in the page cache, else as
+    /// long as the disk takes.
     ///
     /// # Errors
     /// [`LogError::InUse`], [`LogError::SqliteTooOld`], or what the system said: no such directory,

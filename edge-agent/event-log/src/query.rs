@@ -146,9 +146,9 @@ pub(crate) fn events(conn: &Connection, query: &Query) -> rusqlite::Result<Vec<E
         Kinds::Health => Some("health"),
         Kinds::All => None,
     };
-    // One snapshot for the rows and their evidence, though the writer goes on.
-    let snapshot = conn.unchecked_transaction()?;
-    let mut rows = snapshot
+    // The evidence is read while the statement for the rows is under way: one snapshot for both,
+    // though the writer goes on.
+    let mut rows = conn
         .prepare_cached(
             "SELECT * FROM event
              WHERE (:camera IS NULL OR camera_name = :camera)
@@ -167,7 +167,7 @@ pub(crate) fn events(conn: &Connection, query: &Query) -> rusqlite::Result<Vec<E
                 ":kind": kind,
                 ":limit": i64::try_from(query.limit).unwrap_or(i64::MAX),
             },
-            |row| event_row(&snapshot, row),
+            |row| event_row(conn, row),
         )?
         .collect::<rusqlite::Result<Vec<_>>>()?;
     rows.reverse();
@@ -181,16 +181,15 @@ pub(crate) fn event(
 ) -> Result<Option<EventRow>, LogError> {
     let prefix = normal_prefix(text)?;
     let read = || {
-        let snapshot = conn.unchecked_transaction()?;
         // '~' sorts after every character of an id.
-        let candidates = snapshot
+        let candidates = conn
             .prepare("SELECT id FROM event WHERE id >= ?1 AND id < ?1 || '~' ORDER BY id LIMIT 9")?
             .query_map([&prefix], |row| event_id(row, 0))?
             .collect::<rusqlite::Result<Vec<_>>>()?;
         let found = match candidates.as_slice() {
-            [only] => snapshot
+            [only] => conn
                 .query_row("SELECT * FROM event WHERE id = ?", [only.as_str()], |row| {
-                    event_row(&snapshot, row)
+                    event_row(conn, row)
                 })
                 .optional()?,
             _ => None,

@@ -1,7 +1,7 @@
 //! Full disks, and pruning before they are.
 
 use crate::{at, incident, open, waiting};
-use event_log::{Bound, EVENTS_DROPPED, EventLog, Level, LogError, Pruned, Query};
+use event_log::{Bound, EVENTS_DROPPED, EventLog, Level, LogError, Phase, Pruned, Query};
 use serde_json::Value;
 use tempfile::{TempDir, tempdir};
 
@@ -40,6 +40,17 @@ fn what_the_server_has_goes_first_the_oldest_first_and_the_drop_is_an_event() {
     assert_eq!((row.label.as_str(), row.level, row.seq), (EVENTS_DROPPED, Level::Notice, 10));
     assert_eq!(waiting(&log), [7, 8, 9, 10], "nothing that the server lacks was dropped");
     assert_eq!(log.pins().unwrap().into_iter().collect::<Vec<_>>(), [5, 6, 7, 8]);
+}
+
+#[test]
+fn an_old_event_that_changed_since_is_one_that_the_server_lacks() {
+    let (_dir, mut log) = log_of(&[Level::Info; 9]);
+    log.acknowledge(9).unwrap();
+    let all = log.events(&Query::default()).unwrap();
+    log.update(&all[0].id, &incident(Level::Info, 0.0), Phase::End).unwrap();
+    let (_, pruned) = log.prune(FIVE_ROWS, at(1)).unwrap().unwrap();
+    assert_eq!(pruned, Pruned { sent: 5, ..Pruned::default() });
+    assert_eq!(seqs(&log), [10, 7, 8, 9, 11]);
 }
 
 #[test]
@@ -151,7 +162,7 @@ fn a_full_disk_refuses_the_event_keeps_the_others_and_goes_on_after_pruning() {
     let first = log.events(&Query { limit: 1, ..Query::default() }).unwrap()[0].id.clone();
     assert!(matches!(log.state_set("k", &"v".repeat(90_000)), Err(LogError::Full { .. })));
     one.trajectory = Value::String("t".repeat(90_000));
-    let grown = log.update(&first, &one, event_log::Phase::End).unwrap_err();
+    let grown = log.update(&first, &one, Phase::End).unwrap_err();
     assert!(matches!(grown, LogError::Full { .. }), "{grown}");
 
     assert_eq!(waiting(&log), (1..=recorded).collect::<Vec<_>>());

@@ -51,6 +51,8 @@ fn an_incident_goes_from_new_through_updates_to_its_end_and_each_step_takes_the_
     let mut later = incident(Level::Alert, 10.0);
     later.evidence.clear();
     later.pin = Some(u64::MAX);
+    let again = log.update(&id, &later, Phase::New).unwrap_err();
+    assert!(matches!(again, LogError::Phase { to: Phase::New, .. }), "{again}");
     log.update(&id, &later, Phase::Update).unwrap();
     log.update(&id, &later, Phase::Update).unwrap();
     log.update(&id, &later, Phase::End).unwrap();
@@ -251,16 +253,29 @@ fn a_reader_sees_whole_events_in_order_while_the_writer_goes_on() {
                 assert!(rows.len() >= seen, "what was seen stays");
                 seen = rows.len();
                 for (row, n) in rows.iter().zip(1..) {
-                    assert_eq!((row.seq, row.kind), (n, EventKind::Incident));
-                    assert_eq!(row.evidence.len(), 1, "an event is seen with its evidence");
+                    assert_eq!(
+                        (row.label.as_str(), row.kind),
+                        (&*n.to_string(), EventKind::Incident)
+                    );
+                    let frames = row.frames_used.unwrap() as usize;
+                    assert_eq!(
+                        row.evidence.len(),
+                        frames,
+                        "an event is seen with its own evidence"
+                    );
                 }
                 if last {
                     return seen;
                 }
             }
         });
-        for n in 0..200 {
-            log.record(&incident(Level::Info, f64::from(n)), at(0)).unwrap();
+        for n in 1..=200 {
+            let mut one = incident(Level::Info, f64::from(n));
+            (one.label, one.frames_used) = (n.to_string(), 1);
+            let id = log.record(&one, at(0)).unwrap();
+            one.evidence = vec![one.evidence[0].clone(); 9];
+            one.frames_used = 9;
+            log.update(&id, &one, Phase::End).unwrap();
         }
         done.store(true, Relaxed);
         assert_eq!(reading.join().unwrap(), 200);
