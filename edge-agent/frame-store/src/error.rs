@@ -24,10 +24,10 @@ pub enum StoreError {
         /// What the system said.
         source: io::Error,
     },
-    /// The disk is full and the store has no footage left to give up.
+    /// The disk is full, and giving up old footage did not help or there is none.
     #[error(
-        "the disk of '{path}' is full although the store gave up all the footage it could: free \
-         space on it or lower the store's bytes_max", path = path.display()
+        "the disk of '{path}' is full and giving up old footage did not help: free space on it, or \
+         lower the store's bytes_max", path = path.display()
     )]
     NoSpace {
         /// The file that found no room.

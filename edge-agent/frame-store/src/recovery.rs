@@ -265,12 +265,12 @@ impl Opening<'_> {
         };
         let lost = damage.frames_between + lost_behind;
         let path = segment_path(self.dir, number);
-        if contents.entries.is_empty() && lost == 0 && damage.bytes == 0 && !damage.unreadable {
-            // A segment that was only just made when the power went.
-            match self.fs.remove(&path) {
-                Ok(()) => {}
-                Err(_) => self.set_aside(number, contents.bytes),
-            }
+        let nothing_in_it = contents.entries.is_empty() && !damage.unreadable;
+        if nothing_in_it && self.fs.remove(&path).is_err() {
+            self.set_aside(number, contents.bytes);
+        }
+        if nothing_in_it && contents.header.is_none() && lost == 0 && damage.bytes == 0 {
+            // It was only being made: frames come after its header is durable.
             return;
         }
         self.recovery.unclosed_segments += 1;
@@ -287,6 +287,9 @@ impl Opening<'_> {
             damage.bytes,
             if damage.unreadable { ", a part could not be read and is left as it is" } else { "" },
         ));
+        if nothing_in_it {
+            return;
+        }
         let closed = match damage.unreadable {
             // A later read may succeed: cut nothing off.
             true => Ok(contents.bytes),

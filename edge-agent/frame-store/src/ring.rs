@@ -23,6 +23,9 @@ pub(crate) struct Writer {
     last_time: BTreeMap<CameraId, MediaTime>,
     /// A segment that could not be made durable since the last sync.
     not_durable: Option<PathBuf>,
+    /// The disk stayed full although footage was given up for it: something else fills it, and
+    /// giving up more would lose everything for nothing. Until room is found again.
+    giving_is_vain: bool,
 }
 
 struct OpenSegment {
@@ -38,6 +41,7 @@ impl Writer {
             next_frame: 0,
             last_time: BTreeMap::new(),
             not_durable: None,
+            giving_is_vain: false,
         }
     }
 }
@@ -80,7 +84,10 @@ impl FrameStore {
                     return Ok(id);
                 }
                 Err(error) => {
-                    self.abandon(&mut writer, &error);
+                    // What it holds is closed if that is still possible; nothing more is written
+                    // behind a write that failed.
+                    tracing::warn!(segment = number, "going on in a new segment: {error}");
+                    self.seal(&mut writer);
                     if second_try {
                         let path = segment_path(&self.dir, number);
                         return Err(error).context("write", &path);
@@ -97,11 +104,10 @@ impl FrameStore {
         let failed = open.and_then(|(number, file)| Some((number, file.sync().err()?)));
         let mut writer = lock(&self.writer);
         if let Some((number, error)) = failed {
-            // The system may have dropped the pages that it could not write.
-            writer.not_durable.get_or_insert(segment_path(&self.dir, number));
-            if writer.open.as_ref().is_some_and(|open| open.number == number) {
-                self.abandon(&mut writer, &error);
-            }
+            // The system may have dropped the pages that it could not write, and a second sync
+            // would not say so. The segment gets no footer, which would vouch for them.
+            writer.open.take_if(|open| open.number == number);
+            self.give_up(&mut writer, number, &error);
         }
         match writer.not_durable.take() {
             Some(path) => Err(StoreError::NotDurable { path }),
@@ -126,19 +132,20 @@ impl FrameStore {
         Ok((self.counters.thinned.load(Relaxed), self.counters.dropped.load(Relaxed)))
     }
 
-    /// Tries `work`; as long as the disk is full, gives up the oldest segment and tries again.
-    /// The caller must not hold the writer's lock.
+    /// Tries `work`, which writes up to `needed` bytes; as long as the disk is full, gives up the
+    /// oldest segment and tries again. The caller must not hold the writer's lock.
     pub(crate) fn with_space<T>(
         &self,
         what: &'static str,
         path: &Path,
+        needed: u64,
         mut work: impl FnMut() -> io::Result<T>,
     ) -> Result<T, StoreError> {
+        let mut freed = 0;
         loop {
             match work() {
                 Err(error) if is_no_space(&error) => {
-                    let _writer = lock(&self.writer);
-                    self.give_way(path)?;
+                    self.give_way(&mut lock(&self.writer), path, needed, &mut freed)?;
                 }
                 done => return done.context(what, path),
             }
@@ -164,6 +171,7 @@ impl FrameStore {
             step_us: 0,
             count: 0,
         };
+        let mut freed = 0;
         let file = loop {
             match self.create_segment(&path, &header) {
                 Ok(file) => break file,
@@ -173,10 +181,11 @@ impl FrameStore {
                     if !is_no_space(&error) {
                         return Err(error).context("make", &path);
                     }
-                    self.give_way(&path)?;
+                    self.give_way(writer, &path, self.options.segment_bytes, &mut freed)?;
                 }
             }
         };
+        writer.giving_is_vain = false;
         let bytes = self.options.segment_bytes;
         let info =
             SegmentInfo { active: true, ..SegmentInfo::of_file(self.epoch, first_id, bytes) };
@@ -201,32 +210,27 @@ impl FrameStore {
         let path = segment_path(&self.dir, open.number);
         let empty = open.file.entries().is_empty();
         let closed = if empty { self.fs.remove(&path).map(|()| 0) } else { open.file.seal() };
-        let mut index = write_lock(&self.index);
-        if let Some(info) = index.segment_mut(open.number) {
-            info.active = false;
-            // If closing failed, how far it came is unknown: the preallocated length stands.
-            info.bytes = *closed.as_ref().unwrap_or(&info.bytes);
-        }
         match closed {
-            Ok(_) if empty => index.remove_segment(open.number),
-            Ok(_) => {}
-            Err(error) => {
-                tracing::warn!(path = %path.display(), "could not close a segment: {error}");
-                self.counters.abandoned.fetch_add(1, Relaxed);
-                if !empty {
-                    writer.not_durable.get_or_insert(path);
+            Ok(_) if empty => write_lock(&self.index).remove_segment(open.number),
+            Ok(bytes) => {
+                if let Some(info) = write_lock(&self.index).segment_mut(open.number) {
+                    (info.active, info.bytes) = (false, bytes);
                 }
             }
+            Err(error) => self.give_up(writer, open.number, &error),
         }
     }
 
-    /// Gives up the open segment after `error`: what it holds is closed if that is still possible,
-    /// but nothing more is written behind it.
-    fn abandon(&self, writer: &mut Writer, error: &io::Error) {
-        if let Some(open) = &writer.open {
-            tracing::warn!(segment = open.number, "going on in a new segment after: {error}");
+    /// Leaves a segment as it is: readable, never written again, to be scanned at the next open.
+    /// How far a failed closing came is unknown: its preallocated length stands.
+    fn give_up(&self, writer: &mut Writer, number: u32, error: &io::Error) {
+        let path = segment_path(&self.dir, number);
+        tracing::warn!(path = %path.display(), "giving up a segment: {error}");
+        self.counters.abandoned.fetch_add(1, Relaxed);
+        if let Some(info) = write_lock(&self.index).segment_mut(number) {
+            info.active = false;
         }
-        self.seal(writer);
+        writer.not_durable.get_or_insert(path);
     }
 
     /// Thins and drops until `needed` bytes are free below the bound, and besides them room for
@@ -254,14 +258,27 @@ impl FrameStore {
     }
 
     /// Gives up the oldest segment because the disk is full although the bound is not reached.
-    /// Needs the writer's lock.
-    fn give_way(&self, path: &Path) -> Result<(), StoreError> {
+    /// `freed` counts what was given up for the `needed` bytes: twice as much must do.
+    fn give_way(
+        &self,
+        writer: &mut Writer,
+        path: &Path,
+        needed: u64,
+        freed: &mut u64,
+    ) -> Result<(), StoreError> {
         self.counters.disk_full.fetch_add(1, Relaxed);
-        let oldest =
-            read_lock(&self.index).segments().find(|(_, s)| !s.active).map(|(number, _)| number);
-        let oldest = oldest.ok_or_else(|| StoreError::NoSpace { path: path.into() })?;
-        tracing::warn!(segment = oldest, "the disk is full: the oldest footage goes");
-        self.drop_segment(oldest)
+        writer.giving_is_vain |= *freed >= 2 * needed;
+        let closed = |(_, info): &(u32, &SegmentInfo)| !info.active;
+        let oldest = read_lock(&self.index)
+            .segments()
+            .find(closed)
+            .map(|(number, info)| (number, info.bytes));
+        let Some((number, bytes)) = oldest.filter(|_| !writer.giving_is_vain) else {
+            return Err(StoreError::NoSpace { path: path.into() });
+        };
+        tracing::warn!(segment = number, "the disk is full: the oldest footage goes");
+        *freed += bytes;
+        self.drop_segment(number)
     }
 
     /// Removes a segment. Its frames are gone from the index first, so no reader meets a missing

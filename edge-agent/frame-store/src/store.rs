@@ -2,7 +2,7 @@
 
 use crate::error::Context;
 use crate::file::{self, BadRecord};
-use crate::format::{Record, RecordHead};
+use crate::format::{self, Record, RecordHead};
 use crate::index::Index;
 use crate::recovery::{self, Recovery, segment_key, segment_path};
 use crate::ring::{Counters, Writer};
@@ -132,8 +132,8 @@ impl FrameStore {
         let (thinned, dropped) = store.fit_into_bound()?;
         if thinned + dropped > 0 {
             recovery.notes.push(format!(
-                "the store was larger than bytes_max: {thinned} frames thinned out and {dropped} \
-                 dropped"
+                "to fit into bytes_max and the disk, {thinned} frames were thinned out and \
+                 {dropped} dropped"
             ));
         }
         Ok((store, recovery))
@@ -238,7 +238,7 @@ impl FrameStore {
             PinId::new(self.epoch, pins.next)
         };
         let path = self.dir.join(evidence::file_name(pin));
-        let written = self.with_space("write", &path, || {
+        let written = self.with_space("write", &path, needed, || {
             evidence::write(&*self.fs, &self.dir, self.id, pin, &mut records)
         });
         if let Err(error) = written {
@@ -347,7 +347,7 @@ impl FrameStore {
         if let Some(parent) = self.dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             self.fs.sync_dir(parent).context("sync", parent)?;
         }
-        self.with_space("write", &path, || {
+        self.with_space("write", &path, format::IDENTITY_BYTES as u64, || {
             recovery::write_identity(&*self.fs, &self.dir, self.id, self.epoch)
         })
     }
