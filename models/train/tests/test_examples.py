@@ -1,0 +1,107 @@
+"""Taught inquiries as tensors: what is learnt where, and batches of different lengths."""
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer
+
+from lookback_train import tokens
+from lookback_train.examples import Example, Features, collate, example
+from lookback_train.tower import TOKENS
+
+SEGMENTS = [
+    {"context": "<|im_start|>user\nLook."},
+    {"pair": 0},
+    {"pair": 1},
+    {"context": "<|im_end|>\n<|im_start|>assistant\n"},
+    {"policy": "<think>\nquiet\n</think>"},
+    {"context": "\n<|im_start|>user\n"},
+    {"pair": 0},
+    {"context": "<|im_start|>assistant\n"},
+    {"policy": "<think>\nno\n</think>"},
+]
+EPISODE = {"segments": SEGMENTS, "anomalous": True, "seed": 17}
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return tokens.learn([s.get("context") or s.get("policy") or "" for s in SEGMENTS] * 20)
+
+
+@pytest.fixture(scope="module")
+def taught(tokenizer: Tokenizer) -> Example:
+    return example(EPISODE, tokenizer, first_pair=100)
+
+
+def test_each_pair_is_a_run_of_pads_between_vision_marks(
+    taught: Example, tokenizer: Tokenizer
+) -> None:
+    pad = tokenizer.token_to_id("<|video_pad|>")
+    start = tokenizer.token_to_id("<|vision_start|>")
+    end = tokenizer.token_to_id("<|vision_end|>")
+    assert (taught.ids == pad).sum() == 3 * TOKENS
+    for at in np.flatnonzero(taught.ids == start):
+        assert (taught.ids[at + 1 : at + 1 + TOKENS] == pad).all()
+        assert taught.ids[at + 1 + TOKENS] == end
+
+
+def test_a_pair_seen_again_is_the_same_row(taught: Example) -> None:
+    assert taught.pairs.tolist() == [100, 101, 100]
+
+
+def test_only_what_the_policy_wrote_is_learnt_and_its_forced_first_token_is_not(
+    taught: Example, tokenizer: Tokenizer
+) -> None:
+    learnt = tokenizer.decode(taught.ids[taught.learnt > 0].tolist(), skip_special_tokens=False)
+    assert learnt == "\nquiet\n</think><|im_end|>\nno\n</think><|im_end|>"
+
+
+def test_the_probe_is_read_before_the_first_token_of_a_turn(
+    taught: Example, tokenizer: Tokenizer
+) -> None:
+    think = tokenizer.token_to_id("<think>")
+    assert len(taught.probes) == 2
+    assert [int(taught.ids[p + 1]) for p in taught.probes] == [think, think]
+
+
+def test_positions_are_as_long_as_the_ids(taught: Example) -> None:
+    assert taught.positions.shape == (len(taught.ids), 3)
+
+
+def rows(count: int) -> Features:
+    """Features whose every value is the number of its row, in blocks of three."""
+    made = Features()
+    for first in range(0, count, 3):
+        numbers = np.arange(first, min(first + 3, count), dtype=np.float16)
+        block = np.broadcast_to(numbers[:, None, None, None], (len(numbers), 2, 8, 12))
+        assert made.add(block) == first
+    return made
+
+
+def test_features_are_found_across_blocks() -> None:
+    found = rows(8).rows(np.array([7, 0, 3, 2]))
+    assert found[:, 0, 0, 0].tolist() == [7.0, 0.0, 3.0, 2.0]
+
+
+def written(ids: list[int], pairs: list[int], probes: list[int], anomalous: bool) -> Example:
+    n = len(ids)
+    return Example(
+        np.array(ids), np.ones(n, np.float32), np.array(probes),
+        np.arange(3 * n, dtype=np.int32).reshape(n, 3), np.array(pairs), anomalous, 0,
+    )
+
+
+def test_a_batch_is_padded_on_the_right_and_keeps_every_place() -> None:
+    pad = 9
+    short = written([1, pad, pad, 2], [5], [3], False)
+    long = written([3, pad, pad, 4, pad, pad, 6], [2, 4], [0, 6], True)
+    batch = collate([short, long], rows(6), pad)
+    assert batch.ids.tolist() == [[1, 9, 9, 2, 0, 0, 0], [3, 9, 9, 4, 9, 9, 6]]
+    assert batch.learnt.tolist()[0] == [1, 1, 1, 1, 0, 0, 0]
+    assert batch.positions[1].tolist() == long.positions.tolist()
+    assert batch.positions[0, 4:].abs().sum() == 0
+    pads = list(zip(batch.pad_rows.tolist(), batch.pad_places.tolist(), strict=True))
+    assert pads == [(0, 1), (0, 2), (1, 1), (1, 2), (1, 4), (1, 5)]
+    probes = list(zip(batch.probe_rows.tolist(), batch.probe_places.tolist(), strict=True))
+    assert probes == [(0, 3), (1, 0), (1, 6)]
+    assert batch.probe_truth.tolist() == [0.0, 1.0, 1.0]
+    assert batch.cells[:, 0, 0, 0].tolist() == [5.0, 2.0, 4.0], "in the order of the pads"

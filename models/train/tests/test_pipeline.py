@@ -1,0 +1,46 @@
+"""The whole pipeline, small: from the oracle to a bundle that the Rust side accepts."""
+
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+
+from lookback_train.nano import ROOT
+from lookback_train.tokens import load
+
+RELEASE = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
+
+
+def needed(name: str) -> Path:
+    path = RELEASE / name
+    if not path.exists():
+        pytest.skip(f"{path} is not built: run `cargo build --release -p oracle -p bundle`")
+    return path
+
+
+def test_tiny_training_ends_in_a_bundle_that_verifies(tmp_path: Path) -> None:
+    needed("lookback-oracle")
+    verifier = needed("lookback-bundle")
+    out = tmp_path / "bundle"
+    command = [sys.executable, "-m", "lookback_train.nano", "nano", "--tiny", "--threads", "2"]
+    command += ["--work", str(tmp_path / "work"), "--out", str(out)]
+    run = subprocess.run(command, cwd=ROOT / "models/train", capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-3000:]
+    manifest = tomllib.loads((out / "bundle.toml").read_text())
+    assert set(manifest["parts"]) >= {"decoder", "vision", "tokenizer", "chat_template"}
+    tokenizer = load(out / "tokenizer.json")
+    assert manifest["decoder"]["vocab"] == tokenizer.get_vocab_size()
+    with safe_open(out / "decoder.safetensors", "np") as weights:
+        assert "model.language_model.embed_tokens.weight" in weights.keys()
+    verified = subprocess.run([verifier, "verify", str(out)], capture_output=True, text=True)
+    assert verified.returncode == 0, verified.stderr
+    assert "nano@" in verified.stdout
+
+    # Called again, it finds every stage done and only exports.
+    again = subprocess.run(command, cwd=ROOT / "models/train", capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert "sft 20/" not in again.stdout
