@@ -18,7 +18,7 @@ impl Grammar {
     /// # Errors
     /// [`EngineError::Grammar`] if it does not compile.
     pub fn new(engine: &Engine, lark: &str) -> Result<Self, EngineError> {
-        Self::compile(&engine.grammars(), lark)
+        Self::compile(engine.grammars(), lark)
     }
 
     pub(crate) fn compile(factory: &ParserFactory, lark: &str) -> Result<Self, EngineError> {

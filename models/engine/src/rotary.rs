@@ -53,20 +53,13 @@ impl Rotary {
         Self { frequencies: (0..decoder.head_dim / 2).map(frequency).collect() }
     }
 
-    /// Cosines and sines, `[positions, head_dim]` each, the two halves of a row alike.
+    /// Cosines and sines, `[positions, head_dim / 2]` each.
     pub fn tables(&self, positions: &[[u32; 3]]) -> (Vec<f32>, Vec<f32>) {
-        let half = self.frequencies.len();
-        let mut cos = vec![0.0; positions.len() * 2 * half];
-        let mut sin = cos.clone();
-        let rows = cos.chunks_exact_mut(2 * half).zip(sin.chunks_exact_mut(2 * half));
-        for (position, (cos, sin)) in positions.iter().zip(rows) {
-            for (i, &(frequency, axis)) in self.frequencies.iter().enumerate() {
-                let (s, c) = (position[axis] as f32 * frequency).sin_cos();
-                (cos[i], cos[i + half]) = (c, c);
-                (sin[i], sin[i + half]) = (s, s);
-            }
-        }
-        (cos, sin)
+        let angles = positions.iter().flat_map(|position| {
+            let angle = |&(frequency, axis): &(f32, usize)| position[axis] as f32 * frequency;
+            self.frequencies.iter().map(angle)
+        });
+        angles.map(|angle| (angle.cos(), angle.sin())).unzip()
     }
 }
 

@@ -1,11 +1,10 @@
 //! The text decoder of Qwen3-VL as a tract graph, built from its tensors.
 //!
-//! Inputs: embeddings `[1, S, hidden]`, cosines and sines `[1, 1, S, head_dim]`, and one
+//! Inputs: embeddings `[1, S, hidden]`, cosines and sines `[1, S, head_dim / 2]`, and one
 //! `[1, S, hidden]` for each layer that gets DeepStack features. Output: the logits after the last
-//! position, `[1, 1, vocab]`. `S` is free; the keys and values of all positions before live in the
-//! state.
+//! position, `[1, 1, vocab]`. `S` is free; keys and values of the positions before are in the state.
 
-use super::{failed, weights::Weights};
+use super::{attention::Attention, failed, weights::Weights};
 use crate::{
     EngineError,
     backend::{Chunk, Decoder, DecoderState},
@@ -21,7 +20,6 @@ use tract_core::ops::{
     math,
     nn::{RmsNorm, Silu},
 };
-use tract_transformers::ops::{apply_rope::ApplyRope, dyn_kv_cache::DynKeyValueCache, sdpa::Sdpa};
 
 const MODEL: &str = "model.language_model";
 
@@ -82,7 +80,7 @@ impl DecoderState for State {
         let n = chunk.positions.len();
         let (cos, sin) = rotary.tables(&chunk.positions);
         let wide = |values| tensor(&[1, n, shape.hidden], values);
-        let turn = |values| tensor(&[1, 1, n, shape.head_dim], values);
+        let turn = |values| tensor(&[1, n, shape.head_dim / 2], values);
         let mut inputs = tvec![wide(chunk.embeddings), turn(cos), turn(sin)];
         inputs.extend(chunk.deepstack.into_iter().map(wide));
         let outputs = inputs
@@ -116,8 +114,6 @@ struct Builder<'a> {
     graph: TypedModel,
     /// Positions of the chunk.
     s: TDim,
-    /// Positions before the chunk.
-    past: TDim,
 }
 
 type Built<T = OutletId> = Result<T, EngineError>;
@@ -125,13 +121,13 @@ type Built<T = OutletId> = Result<T, EngineError>;
 impl<'a> Builder<'a> {
     fn new(weights: &'a Weights<'a>, shape: &'a bundle::Decoder) -> Self {
         let graph = TypedModel::default();
-        let (s, past) = (graph.symbols.sym("S").to_dim(), graph.symbols.sym("P").to_dim());
-        Self { weights, shape, graph, s, past }
+        let s = graph.symbols.sym("S").to_dim();
+        Self { weights, shape, graph, s }
     }
 
     fn graph(mut self, deepstack: usize) -> Built<TypedModel> {
         let (s, hidden) = (self.s.clone(), self.shape.hidden.to_dim());
-        let turn = tvec![1.to_dim(), 1.to_dim(), s.clone(), self.shape.head_dim.to_dim()];
+        let turn = tvec![1.to_dim(), s.clone(), (self.shape.head_dim / 2).to_dim()];
         let wide = tvec![1.to_dim(), s.clone(), hidden];
         let mut x = self.source("embeddings", &wide)?;
         let cos = self.source("cos", &turn)?;
@@ -164,24 +160,12 @@ impl<'a> Builder<'a> {
         let h = self.norm(&format!("{name}.input_layernorm"), x, hidden)?;
         let attention = format!("{name}.self_attn");
         let q = self.heads(&attention, "q", h, heads)?;
-        let q = self.rotated(&attention, "q", q, cos, sin)?;
+        let q = self.norm(&format!("{attention}.q_norm"), q, head_dim)?;
         let k = self.heads(&attention, "k", h, kv_heads)?;
-        let k = self.rotated(&attention, "k", k, cos, sin)?;
-        let k = self.remembered(&attention, "k", k)?;
+        let k = self.norm(&format!("{attention}.k_norm"), k, head_dim)?;
         let v = self.heads(&attention, "v", h, kv_heads)?;
-        let v = self.wire(&format!("{attention}.v.by_head"), AxisOp::Move(1, 2), &[v])?;
-        let v = self.remembered(&attention, "v", v)?;
-        let attend = Sdpa {
-            scale: Some(tensor0(1.0 / (head_dim as f32).sqrt())),
-            datum_type: f32::datum_type(),
-            acc_datum_type: f32::datum_type(),
-            is_causal: true,
-        };
-        let a = self.wire(&format!("{attention}.attend"), attend, &[q, k, v])?;
-        let a = self.wire(&format!("{attention}.by_position"), AxisOp::Move(2, 1), &[a])?;
-        let (from, to) =
-            (tvec![heads.to_dim(), head_dim.to_dim()], tvec![(heads * head_dim).to_dim()]);
-        let a = self.wire(&format!("{attention}.join"), AxisOp::Reshape(2, from, to), &[a])?;
+        let attend = Attention { heads, kv_heads, head_dim };
+        let a = self.wire(&format!("{attention}.attend"), attend, &[q, k, v, cos, sin])?;
         let o = self.linear(&format!("{attention}.o_proj"), a, heads * head_dim, hidden)?;
         let x = self.wire(&format!("{attention}.add"), math::add(), &[x, o])?;
 
@@ -203,37 +187,6 @@ impl<'a> Builder<'a> {
         let (from, to) =
             (tvec![(heads * head_dim).to_dim()], tvec![heads.to_dim(), head_dim.to_dim()]);
         self.wire(&format!("{attention}.{which}.split"), AxisOp::Reshape(2, from, to), &[y])
-    }
-
-    /// Normalised, then turned by its position: `[1, S, heads, head_dim]` to
-    /// `[1, heads, S, head_dim]`.
-    fn rotated(
-        &mut self,
-        attention: &str,
-        which: &str,
-        x: OutletId,
-        cos: OutletId,
-        sin: OutletId,
-    ) -> Built {
-        let x = self.norm(&format!("{attention}.{which}_norm"), x, self.shape.head_dim)?;
-        let x = self.wire(&format!("{attention}.{which}.by_head"), AxisOp::Move(1, 2), &[x])?;
-        self.wire(&format!("{attention}.{which}.rope"), ApplyRope, &[x, cos, sin])
-    }
-
-    /// Appended to what the state holds. tract fuses this with the attention that reads it.
-    fn remembered(&mut self, attention: &str, which: &str, x: OutletId) -> Built {
-        let name = format!("{attention}.{which}.cache");
-        let bundle::Decoder { kv_heads, head_dim, .. } = *self.shape;
-        let fact = |length: &TDim| {
-            f32::fact(&[1.to_dim(), kv_heads.to_dim(), length.clone(), head_dim.to_dim()])
-        };
-        let cache = DynKeyValueCache {
-            name: name.clone(),
-            axis: 2,
-            past_sequence_fact: fact(&self.past),
-            input_sequence_fact: fact(&self.s),
-        };
-        self.wire(&name, cache, &[x])
     }
 
     /// RMS norm over the last axis.

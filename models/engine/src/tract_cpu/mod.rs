@@ -1,5 +1,6 @@
 //! The backend that is always there: tract on the CPU.
 
+mod attention;
 mod decoder;
 mod vision;
 mod weights;
@@ -25,11 +26,9 @@ impl TractCpu {
     /// A backend whose matrix products use `threads` threads.
     ///
     /// Each plan carries its own executor, so that nothing here depends on tract's process-wide
-    /// default. Attention is the exception in tract: it would spread heads over rayon's global pool
-    /// whatever the executor says. It is told to stay on the calling thread, for the whole process,
-    /// through tract's own knob; an engine of one thread is then one thread.
+    /// default, and attention is our own operator, since tract's goes to rayon's global pool whatever
+    /// the executor says: an engine of one thread is one thread.
     pub fn new(threads: usize) -> Self {
-        tract_transformers::ops::flash_sdpa::TRACT_FLASH_SDPA_ST.set(true);
         let executor = match threads {
             0 | 1 => Executor::SingleThread,
             n => Executor::multithread_with_name(n, "engine"),
