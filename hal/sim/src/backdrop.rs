@@ -81,7 +81,7 @@ fn surfaces(rng: &mut Rng, layout: &Layout) -> Vec<f32> {
     let texture = texture(layout.family, rng);
     let sky = ground * rng.between(1.05, 1.45);
     let yard = ground * rng.between(0.82, 1.15);
-    let asphalt = ground * rng.between(0.55, 0.78);
+    let asphalt = layout.asphalt;
     let line = (asphalt * 1.6).min(235.0);
     let mut pixels = vec![0.0; WIDTH * HEIGHT];
     for (i, pixel) in pixels.iter_mut().enumerate() {

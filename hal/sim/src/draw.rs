@@ -135,11 +135,11 @@ fn bag(canvas: &mut Canvas, layout: &Layout, actor: &Actor, now: &Moment, foot: 
 }
 
 /// Height and half width of a full-grown puff of dust against a car's length.
-pub(crate) const DUST: (f32, f32) = (0.42, 0.48);
+pub(crate) const DUST: (f32, f32) = (0.62, 0.62);
 
 fn dust(canvas: &mut Canvas, layout: &Layout, actor: &Actor, now: &Moment, foot: Point) {
     let length = layout.car(now.pose.depth);
-    let grown = 0.35 + 0.65 * now.age;
+    let grown = 0.45 + 0.55 * now.age;
     let (height, half) = (length * DUST.0 * grown, length * DUST.1 * grown);
     let cloud = thin((layout.ground * 1.35).min(240.0), 0.9 * (1.0 - 0.75 * now.age));
     canvas.ellipse((foot.0, foot.1 - height * 0.5), half, height * 0.7, 1.1, cloud);
@@ -151,7 +151,7 @@ fn dust(canvas: &mut Canvas, layout: &Layout, actor: &Actor, now: &Moment, foot:
 }
 
 /// Height and half width of a full plume against a person's height.
-pub(crate) const PLUME: (f32, f32) = (1.25, 0.42);
+pub(crate) const PLUME: (f32, f32) = (1.3, 0.55);
 
 fn plume(c: &mut Canvas, layout: &Layout, actor: &Actor, now: &Moment, foot: Point, t: f32) {
     const PUFFS: usize = 8;
@@ -166,8 +166,8 @@ fn plume(c: &mut Canvas, layout: &Layout, actor: &Actor, now: &Moment, foot: Poi
         let wobble = (t * 1.7 + i as f32 * 2.4).sin() * 0.06;
         let x = foot.0 + tall * (0.3 * risen * risen * layout.shadow_x.signum() + wobble * risen);
         let y = mouth - tall * PLUME.0 * risen * grow.sqrt();
-        let radius = tall * (0.08 + 0.24 * risen) * (0.35 + 0.65 * grow);
-        let cover = 0.8 * (1.0 - risen) * (risen * 8.0).min(1.0) * (grow * 1.6).min(1.0);
+        let radius = tall * (0.11 + 0.32 * risen) * (0.35 + 0.65 * grow);
+        let cover = 0.9 * (1.0 - risen * risen) * (risen * 8.0).min(1.0) * (grow * 1.6).min(1.0);
         c.ellipse((x, y), radius, radius * 0.85, 0.9, thin(actor.looks.luma, cover));
     }
 }

@@ -21,6 +21,8 @@ pub(crate) struct Layout {
     pub person_px: f32,
     /// Brightness of the ground before the lens.
     pub ground: f32,
+    /// Brightness of the road.
+    pub asphalt: f32,
     pub night: bool,
     /// Direction of cast shadows, in pixels at depth 1.
     pub shadow_x: f32,
@@ -136,6 +138,8 @@ impl Layout {
         };
         let vents = vents(&mut rng, &walks, waiting);
         let night = rng.chance(plan.night);
+        // At night the lens darkens what is bright here: the surfaces stay what they are.
+        let ground = rng.between(100.0, 175.0);
         Self {
             family,
             horizon: plan.horizon + rng.between(-3.0, 3.0),
@@ -145,8 +149,8 @@ impl Layout {
             vents,
             waiting,
             person_px: rng.between(39.0, 44.0),
-            // At night the lens darkens what is bright here: the surfaces stay what they are.
-            ground: rng.between(100.0, 175.0),
+            ground,
+            asphalt: ground * rng.between(0.55, 0.78),
             night,
             shadow_x: rng.between(-6.0, 6.0),
             shadow_cover: if night { rng.between(0.1, 0.25) } else { rng.between(0.15, 0.5) },

@@ -77,24 +77,24 @@ impl Lens {
     /// Takes the picture: brightnesses in, bytes out, `WIDTH × HEIGHT` each.
     pub fn expose(&self, t_s: f64, canvas: &[f32], out: &mut [u8]) {
         let gains = self.gains(t_s);
-        let table = noise_table();
         let frame = mix(self.seed ^ mix((t_s * 1e6).round() as i64 as u64));
-        for by in 0..BLOCKS_Y {
-            for bx in 0..BLOCKS_X {
-                let corner = by * (BLOCKS_X + 1) + bx;
-                let below = corner + BLOCKS_X + 1;
-                let corners = [gains[corner], gains[corner + 1], gains[below], gains[below + 1]];
-                let index = (by * BLOCKS_X + bx) as u64;
-                let offset = mix(frame.wrapping_add(index)) as usize % NOISE_PERIOD;
-                let grain: &[f32; 64] = table[offset..offset + 64].try_into().expect("64 are 64");
-                let first = by * 8 * WIDTH + bx * 8;
-                let mut block = lit(&canvas[first..], corners, grain, self.noise);
-                self.quantiser.compress(&mut block);
-                for (y, row) in block.iter().enumerate() {
-                    let to: &mut [u8; 8] =
-                        (&mut out[first + y * WIDTH..][..8]).try_into().expect("8 are 8");
-                    *to = bytes(row);
+        let (mut strip, mut spare) = ([[0.0; WIDTH]; 8], [[0.0; WIDTH]; 8]);
+        let strips = canvas.chunks_exact(8 * WIDTH).zip(out.chunks_exact_mut(8 * WIDTH));
+        for (by, (from, to)) in strips.enumerate() {
+            let top = across(&gains[by * (BLOCKS_X + 1)..]);
+            let bottom = across(&gains[(by + 1) * (BLOCKS_X + 1)..]);
+            for (y, (row, lit)) in from.chunks_exact(WIDTH).zip(&mut strip).enumerate() {
+                let down = (y as f32 + 0.5) / 8.0;
+                let grain = grain(mix(frame.wrapping_add((by * 8 + y) as u64)));
+                for x in 0..WIDTH {
+                    let gain = top[x] + (bottom[x] - top[x]) * down;
+                    // About zero, as the transform wants it.
+                    lit[x] = row[x] * gain + grain[x] * self.noise - 128.0;
                 }
+            }
+            self.quantiser.compress(&mut strip, &mut spare);
+            for (row, bytes) in strip.iter().zip(to.chunks_exact_mut(WIDTH)) {
+                to_bytes(row, bytes);
             }
         }
     }
@@ -129,7 +129,7 @@ fn light(rng: &mut Rng, layout: &Layout) -> Vec<f32> {
     let lamps: Vec<(f32, f32, f32)> = (0..2 + rng.below(3))
         .map(|_| (rng.between(10.0, 182.0), rng.between(40.0, 120.0), rng.between(32.0, 64.0)))
         .collect();
-    let dark = rng.between(0.3, 0.5);
+    let dark = rng.between(0.36, 0.55);
     let slope = rng.between(-0.12, 0.12);
     (0..CORNERS)
         .map(|i| {
@@ -150,37 +150,33 @@ fn light(rng: &mut Rng, layout: &Layout) -> Vec<f32> {
         .collect()
 }
 
-/// One 8×8 block of the canvas, lit, with sensor noise, about zero as the transform wants it.
-#[inline]
-fn lit(canvas: &[f32], corners: [f32; 4], grain: &[f32; 64], noise: f32) -> [[f32; 8]; 8] {
-    const RAMP: [f32; 8] = [0.0625, 0.1875, 0.3125, 0.4375, 0.5625, 0.6875, 0.8125, 0.9375];
-    let mut block = [[0.0; 8]; 8];
-    for y in 0..8 {
-        let left = corners[0] + (corners[2] - corners[0]) * RAMP[y];
-        let right = corners[1] + (corners[3] - corners[1]) * RAMP[y];
-        let source: &[f32; 8] = canvas[y * WIDTH..][..8].try_into().expect("8 are 8");
-        for x in 0..8 {
-            let gain = left + (right - left) * RAMP[x];
-            block[y][x] = source[x] * gain + grain[y * 8 + x] * noise - 128.0;
+/// Gain at each column, from the gains at the corners along one edge of a strip.
+fn across(corners: &[f32]) -> [f32; WIDTH] {
+    let mut gains = [0.0; WIDTH];
+    for (bx, eight) in gains.chunks_exact_mut(8).enumerate() {
+        let (left, right) = (corners[bx], corners[bx + 1]);
+        for (j, gain) in eight.iter_mut().enumerate() {
+            *gain = left + (right - left) * ((j as f32 + 0.5) / 8.0);
         }
     }
-    block
+    gains
 }
 
 /// Rounds to bytes by adding 2²³ · 1.5, which puts the integer into the low bits of the float: a
 /// saturating cast would keep the loop from being vectorised.
-#[inline]
-fn bytes(row: &[f32; 8]) -> [u8; 8] {
-    let mut out = [0; 8];
-    for (byte, value) in out.iter_mut().zip(row) {
+fn to_bytes(row: &[f32; WIDTH], bytes: &mut [u8]) {
+    for (byte, value) in bytes.iter_mut().zip(row) {
         *byte = ((value + 128.0).clamp(0.0, 255.0) + 12_582_912.0).to_bits() as u8;
     }
-    out
 }
 
-/// Noise is read from a table at a random place for each block: a hash for every pixel would cost
-/// as much as the drawing.
-const NOISE_PERIOD: usize = 4096;
+/// Noise of one row, read from a table at a random place: a hash for every pixel would cost as much
+/// as the drawing.
+fn grain(random: u64) -> &'static [f32] {
+    &noise_table()[random as usize % NOISE_PERIOD..][..WIDTH]
+}
+
+const NOISE_PERIOD: usize = 8192;
 
 /// About normal, mean 0, standard deviation 1.
 fn noise_table() -> &'static [f32] {
@@ -188,7 +184,7 @@ fn noise_table() -> &'static [f32] {
     TABLE.get_or_init(|| {
         let mut rng = Rng::new(0, Purpose::Lens, 1);
         let mut normal = || ((0..4).map(|_| rng.unit()).sum::<f32>() - 2.0) * 3f32.sqrt();
-        (0..NOISE_PERIOD + 64).map(|_| normal()).collect()
+        (0..NOISE_PERIOD + WIDTH).map(|_| normal()).collect()
     })
 }
 
@@ -207,7 +203,10 @@ mod tests {
 
     #[test]
     fn bytes_are_rounded_and_saturated() {
-        let row = [-300.0, -128.4, -127.4, 0.0, 0.4, 0.6, 126.9, 300.0];
-        assert_eq!(bytes(&row), [0, 0, 1, 128, 128, 129, 255, 255]);
+        let mut row = [0.0; WIDTH];
+        row[..8].copy_from_slice(&[-300.0, -128.4, -127.4, 0.0, 0.4, 0.6, 126.9, 300.0]);
+        let mut bytes = [0; WIDTH];
+        to_bytes(&row, &mut bytes);
+        assert_eq!(bytes[..9], [0, 0, 1, 128, 128, 129, 255, 255, 128]);
     }
 }

@@ -79,25 +79,33 @@ impl Cast<'_> {
     }
 
     pub fn add(&mut self, body: Body, track: Track) {
-        let looks = self.looks();
+        let looks = match body {
+            Body::Car => self.looks(self.layout.asphalt),
+            Body::Plume => Looks { luma: self.plume_luma(), ..self.looks(self.layout.ground) },
+            _ => self.looks(self.layout.ground),
+        };
         self.actors.push(Actor::new(body, looks, track));
     }
 
-    /// Bright or dark enough to stand out from the ground: a camera sees the others badly, and what
-    /// cannot be seen cannot be learnt.
-    pub fn looks(&mut self) -> Looks {
-        let ground = self.layout.ground;
+    /// Bright or dark enough to stand out from what is behind: a camera sees the others badly, and
+    /// what cannot be seen cannot be learnt.
+    fn looks(&mut self, behind: f32) -> Looks {
         let rng = &mut *self.rng;
         let mut luma = || {
             let luma = rng.between(16.0, 240.0);
-            match luma - ground {
+            match luma - behind {
                 difference if difference.abs() >= 48.0 => luma,
-                _ if rng.chance(0.4) => (ground + 70.0).min(250.0),
-                _ => (ground - 70.0).max(10.0),
+                _ if rng.chance(0.5) => (behind + 70.0).min(250.0),
+                _ => (behind - 70.0).max(10.0),
             }
         };
         let (luma, luma2) = (luma(), luma());
         Looks { luma, luma2, size: rng.between(0.92, 1.1), phase: rng.between(0.0, 6.28) }
+    }
+
+    /// White, or nearly black where white would not show; says nothing about smoke or steam.
+    fn plume_luma(&mut self) -> f32 {
+        if self.layout.ground < 150.0 && self.rng.chance(0.6) { 248.0 } else { 14.0 }
     }
 
     /// Walks off the picture to a random side.
