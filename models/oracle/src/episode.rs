@@ -107,9 +107,9 @@ pub fn episode(
                     return Ok(Episode {
                         seed,
                         from_s,
-                        anomalous: !harmful(&stories, from_s).is_empty(),
+                        anomalous: !harmful_intervals(&stories, from_s).is_empty(),
                         kinds: stories.iter().map(name).collect(),
-                        intervals: harmful(&stories, from_s),
+                        intervals: harmful_intervals(&stories, from_s),
                         segments,
                         pairs,
                     });
@@ -126,7 +126,7 @@ pub fn episode(
 }
 
 /// Anomalous intervals that show in the window, in seconds within the stretch.
-fn harmful(stories: &[Story], from_s: f64) -> Vec<(f64, f64)> {
+pub fn harmful_intervals(stories: &[Story], from_s: f64) -> Vec<(f64, f64)> {
     stories
         .iter()
         .filter(|s| s.harmful)

@@ -8,5 +8,5 @@
 mod episode;
 mod teacher;
 
-pub use episode::{Episode, Segment, WINDOW_S, episode, window_of};
+pub use episode::{Episode, Segment, WINDOW_S, episode, harmful_intervals, window_of};
 pub use teacher::{Teacher, kind_words};

@@ -135,7 +135,7 @@ impl Teacher {
         let at = shown[0].t;
         // One pair in a transition is thin evidence: look closer once.
         if shown.len() == 1 && may_look && !self.confirmed {
-            let (start, end) = (at - 2.0, at + 2.0);
+            let (start, end) = (at - 1.0, at + 1.0);
             let thought = format!("{} at {at:.1}, seen once", words.harm);
             let hypothesis = Hypothesis { clips: vec![self.clip(story, "a closer look")], video_p: None };
             let action = Action::Sample {
