@@ -66,4 +66,6 @@ def test_a_reader_that_stops_early_is_no_error(tmp_path: Path) -> None:
         "try:\n    while True:\n        header({'pairs': 0})\nexcept BrokenPipeError:\n"
         "    sys.stderr.close()\n    sys.exit(1)\n",
     )
-    assert len(next(oracle.stream_pairs(binary, 0, 1, 1, 3)).frames) == 0
+    stream = oracle.stream_pairs(binary, 0, 1, 1, 3)
+    assert len(next(stream).frames) == 0
+    stream.close()
