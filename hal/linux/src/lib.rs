@@ -3,8 +3,8 @@
 //! Both implement [`hal_camera::Camera`]. [`Reopening`] wraps either (or any other camera) so that
 //! one that goes away is opened again, with growing pauses, for as long as the process lives.
 //!
-//! `unsafe` is confined to three places: the ioctls and mappings of `v4l2/sys.rs`, the clock of
-//! `clock.rs`, and nothing else.
+//! `unsafe` is confined to two places: the ioctls and mappings of `v4l2/sys.rs`, and the question to
+//! the kernel's clock in `clock.rs`.
 #![deny(unsafe_code)]
 
 mod clock;

@@ -20,9 +20,9 @@ impl FourCc {
     /// 8-bit luma.
     pub const GREY: Self = Self(u32::from_le_bytes(*b"GREY"));
 
-    /// The formats that Lookback reads, cheapest first: MJPG is stored as it comes; the others are
-    /// encoded here, and cost the bus 1.5, 2 and (GREY last, since it also costs the colour) 1 byte
-    /// a pixel.
+    /// The formats that Lookback reads, in the order in which it would have them: JPEGs are stored
+    /// as they come; the others are encoded here. NV12 moves fewer bytes than YUYV (1.5 a pixel
+    /// instead of 2). GREY moves fewest, but what has no colour can never show it: last.
     pub const READABLE: [Self; 5] = [Self::MJPG, Self::JPEG, Self::NV12, Self::YUYV, Self::GREY];
 
     /// How frames of this format are marked, or `None` if Lookback does not read it.
