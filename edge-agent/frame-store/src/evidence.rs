@@ -127,7 +127,10 @@ fn outline(
         opened => opened.context("open", &path)?,
     };
     let bytes = file.size().context("read", &path)?;
-    let header = file::read_header(&*file).map_err(|bad| match bad {
+    if bytes < format::HEADER_BYTES {
+        return Err(corrupt(&path, None, "it is shorter than a header"));
+    }
+    let header = file::read_header(&*file).context("read", &path)?.map_err(|bad| match bad {
         BadHeader::Damaged => corrupt(&path, None, "its header does not match its checksum"),
         BadHeader::Newer(_) => corrupt(&path, None, "a later version of the store wrote it"),
     })?;

@@ -35,15 +35,15 @@ impl FileWriter {
         Ok(FileWriter { file, key: header.key, end: format::HEADER_BYTES, entries: Vec::new() })
     }
 
-    /// A file found open after a crash, to be closed behind the records found in it.
+    /// A file found open after a crash, to be closed at `end` behind the records found in it.
     pub(crate) fn reopen(
         fs: &dyn Fs,
         path: &Path,
         key: FileKey,
-        contents: &Contents,
+        end: u64,
+        entries: Vec<Located>,
     ) -> io::Result<FileWriter> {
-        let file = fs.open(path, Access::Write)?;
-        Ok(FileWriter { file, key, end: contents.records_end, entries: contents.entries.clone() })
+        Ok(FileWriter { file: fs.open(path, Access::Write)?, key, end, entries })
     }
 
     /// Whether a record of `record_bytes` still leaves room for the footer in `capacity`.
@@ -161,13 +161,17 @@ pub(crate) struct Damage {
 pub(crate) fn load(fs: &dyn Fs, path: &Path, key: FileKey) -> io::Result<Contents> {
     let file = fs.open(path, Access::Read)?;
     let bytes = file.size()?;
-    let header = match read_header(&*file) {
-        Ok(header) if header.key == key => Some(header),
-        Ok(other) => return Ok(Contents::foreign(bytes, Foreign::OtherFile(other.key))),
-        Err(BadHeader::Newer(version)) => {
+    // A header that the disk refuses to read is not a missing one: it may have named frames.
+    let header_read =
+        if bytes < format::HEADER_BYTES { Ok(None) } else { read_header(&*file).map(Some) };
+    let refused = header_read.is_err();
+    let header = match header_read.ok().flatten() {
+        Some(Ok(header)) if header.key == key => Some(header),
+        Some(Ok(other)) => return Ok(Contents::foreign(bytes, Foreign::OtherFile(other.key))),
+        Some(Err(BadHeader::Newer(version))) => {
             return Ok(Contents::foreign(bytes, Foreign::NewerVersion(version)));
         }
-        Err(BadHeader::Damaged) => None,
+        Some(Err(BadHeader::Damaged)) | None => None,
     };
     // The claim of a tail whose footer is damaged still tells where the records ended.
     let claim = read_footer_offset(&*file, bytes);
@@ -176,15 +180,15 @@ pub(crate) fn load(fs: &dyn Fs, path: &Path, key: FileKey) -> io::Result<Content
         Some((records_end, entries)) => {
             Contents { header, entries, records_end, bytes, source: Source::Footer }
         }
-        None => Scan { file: &*file, key, bytes }.run(header, claim),
+        None => Scan { file: &*file, key, bytes }.run(header, claim, refused),
     })
 }
 
-/// The header at the beginning of a file. One that cannot be read is a damaged one.
-pub(crate) fn read_header(file: &dyn FsFile) -> Result<Header, BadHeader> {
+/// The header at the beginning of a file.
+pub(crate) fn read_header(file: &dyn FsFile) -> io::Result<Result<Header, BadHeader>> {
     let mut bytes = [0; format::HEADER_BYTES as usize];
-    file.read_at(&mut bytes, 0).map_err(|_| BadHeader::Damaged)?;
-    Header::decode(&bytes)
+    file.read_at(&mut bytes, 0)?;
+    Ok(Header::decode(&bytes))
 }
 
 /// Where the tail of a file says that its footer begins.
@@ -256,9 +260,9 @@ enum Next {
 }
 
 impl Scan<'_> {
-    fn run(&self, header: Option<Header>, claim: Option<u64>) -> Contents {
+    fn run(&self, header: Option<Header>, claim: Option<u64>, unreadable: bool) -> Contents {
         let mut entries: Vec<Located> = Vec::new();
-        let mut damage = Damage::default();
+        let mut damage = Damage { unreadable, ..Damage::default() };
         let mut at = format::HEADER_BYTES;
         // Thinning leaves gaps in the ids on purpose.
         let thinned = header.is_some_and(|h| h.step_us > 0);

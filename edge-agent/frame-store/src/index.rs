@@ -39,6 +39,8 @@ pub(crate) struct SegmentInfo {
     pub step_us: u64,
     /// Being written: it is neither thinned nor dropped.
     pub active: bool,
+    /// Where the records end in a file that was found open after a crash and is to be closed.
+    pub unclosed_at: Option<u64>,
     /// First and last frame, `None` in a segment that holds none.
     pub held: Option<(FrameRef, FrameRef)>,
 }
@@ -46,7 +48,16 @@ pub(crate) struct SegmentInfo {
 impl SegmentInfo {
     /// A closed file of `bytes` with no frames known in it yet.
     pub(crate) fn of_file(epoch: u32, first_id: FrameId, bytes: u64) -> Self {
-        Self { epoch, first_id, bytes, frames: 0, step_us: 0, active: false, held: None }
+        Self {
+            epoch,
+            first_id,
+            bytes,
+            frames: 0,
+            step_us: 0,
+            active: false,
+            unclosed_at: None,
+            held: None,
+        }
     }
 }
 
@@ -110,7 +121,8 @@ impl Index {
         let epoch = info.epoch;
         let frame = |e: &Located| FrameRef { id: e.id, media_time: e.media_time };
         let held = entries.first().map(frame).zip(entries.last().map(frame));
-        *info = SegmentInfo { bytes, step_us, frames: entries.len() as u64, held, ..*info };
+        let frames = entries.len() as u64;
+        *info = SegmentInfo { bytes, step_us, frames, held, unclosed_at: None, ..*info };
         for camera in self.cameras(epoch) {
             let of_camera = entries.iter().filter(|e| e.camera == camera);
             self.tracks.entry((epoch, camera)).or_default().replace(number, of_camera);

@@ -1,7 +1,7 @@
 //! Opening: which store a directory holds, what is in it, and what was lost.
 
 use crate::error::Context;
-use crate::file::{self, Contents, Damage, FileWriter, Foreign, Source};
+use crate::file::{self, Contents, Damage, Foreign, Source};
 use crate::format::{self, FileKey, FileKind};
 use crate::index::{Index, SegmentInfo};
 use crate::{Access, DirEntry, FrameId, Fs, PinId, StoreError, StoreId, evidence};
@@ -13,7 +13,9 @@ use std::path::{Path, PathBuf};
 pub(crate) const IDENTITY: &str = "store.identity";
 pub(crate) const LOCK: &str = "store.lock";
 
-/// What opening a store found, and what it did not find again.
+/// What opening a store found, and what it did not find again. A loss is said again at the next
+/// open until [`sync`](crate::FrameStore::sync) or [`close`](crate::FrameStore::close) is called:
+/// record it before.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Recovery {
     /// Which store it is.
@@ -113,8 +115,9 @@ pub(crate) fn write_identity(
     fs.sync_dir(dir)
 }
 
-/// Reads what the store in `dir` holds, closes segments that a crash left open, and removes files
-/// that were never finished. `found` is what [`identify`] said.
+/// Reads what the store in `dir` holds, and removes files that were never finished. `found` is what
+/// [`identify`] said. Segments that a crash left open stay so until the first sync, so that a crash
+/// before anybody has heard of a loss does not hide it.
 pub(crate) fn recover(
     fs: &dyn Fs,
     dir: &Path,
@@ -183,7 +186,7 @@ fn segment_of(name: &str) -> Option<u32> {
 fn store_of(fs: &dyn Fs, dir: &Path, file: &DirEntry) -> Option<StoreId> {
     segment_of(&file.name).map(drop).or_else(|| evidence::pin_of(&file.name).map(drop))?;
     let opened = fs.open(&dir.join(&file.name), Access::Read).ok()?;
-    file::read_header(&*opened).ok().map(|header| header.key.store)
+    Some(file::read_header(&*opened).ok()?.ok()?.key.store)
 }
 
 /// The steps of opening, and what they have learnt so far.
@@ -230,7 +233,7 @@ impl Opening<'_> {
                 self.take_open_segment(before, Some(&contents));
             }
             match contents.source {
-                Source::Footer => self.add(number, &contents, contents.bytes),
+                Source::Footer => self.add(number, &contents),
                 Source::Foreign(why) => {
                     self.note(foreign(number, why));
                     self.set_aside(number, contents.bytes);
@@ -244,8 +247,7 @@ impl Opening<'_> {
         next_segment
     }
 
-    /// Takes in a segment without a sound footer: says what it lost, and closes it behind what is
-    /// left, so that the loss is said once and the next open is quick.
+    /// Takes in a segment without a sound footer, and says what it lost.
     fn take_open_segment(
         &mut self,
         (number, contents, damage): (u32, Contents, Damage),
@@ -265,12 +267,12 @@ impl Opening<'_> {
         };
         let lost = damage.frames_between + lost_behind;
         let path = segment_path(self.dir, number);
-        let nothing_in_it = contents.entries.is_empty() && !damage.unreadable;
-        if nothing_in_it && self.fs.remove(&path).is_err() {
-            self.set_aside(number, contents.bytes);
-        }
-        if nothing_in_it && contents.header.is_none() && lost == 0 && damage.bytes == 0 {
+        let nothing_in_it = contents.entries.is_empty() && lost == 0 && damage == Damage::default();
+        if nothing_in_it && contents.header.is_none() {
             // It was only being made: frames come after its header is durable.
+            if self.fs.remove(&path).is_err() {
+                self.set_aside(number, contents.bytes);
+            }
             return;
         }
         self.recovery.unclosed_segments += 1;
@@ -287,25 +289,14 @@ impl Opening<'_> {
             damage.bytes,
             if damage.unreadable { ", a part could not be read and is left as it is" } else { "" },
         ));
-        if nothing_in_it {
-            return;
+        self.add(number, &contents);
+        // A later read may have what this one could not: then nothing is cut off.
+        if let Some(info) = self.index.segment_mut(number).filter(|_| !damage.unreadable) {
+            info.unclosed_at = Some(contents.records_end);
         }
-        let closed = match damage.unreadable {
-            // A later read may succeed: cut nothing off.
-            true => Ok(contents.bytes),
-            false => FileWriter::reopen(self.fs, &path, segment_key(self.store, number), &contents)
-                .and_then(|writer| writer.seal()),
-        };
-        // One that could not be closed is scanned again at the next open. Whether it was already
-        // cut or extended is then unknown: count the longer.
-        let bytes = closed.unwrap_or_else(|_| {
-            let footer = format::footer_bytes(contents.entries.len() as u64);
-            contents.bytes.max(contents.records_end + footer)
-        });
-        self.add(number, &contents, bytes);
     }
 
-    fn add(&mut self, number: u32, contents: &Contents, bytes: u64) {
+    fn add(&mut self, number: u32, contents: &Contents) {
         let of_header = contents.header.map(|header| FrameId(header.first_id));
         let of_record = contents.entries.first().map(|first| first.id);
         let first_id = of_header.or(of_record).unwrap_or(FrameId(0));
@@ -313,7 +304,7 @@ impl Opening<'_> {
         let epoch = of_record.unwrap_or(first_id).epoch();
         self.last_epoch = self.last_epoch.max(epoch);
         let step_us = contents.header.map_or(0, |header| header.step_us);
-        let info = SegmentInfo { step_us, ..SegmentInfo::of_file(epoch, first_id, bytes) };
+        let info = SegmentInfo { step_us, ..SegmentInfo::of_file(epoch, first_id, contents.bytes) };
         self.index.add_segment(number, info, &contents.entries);
     }
 

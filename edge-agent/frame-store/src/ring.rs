@@ -56,6 +56,11 @@ pub(crate) struct Counters {
     pub abandoned: AtomicU64,
 }
 
+/// Says once that something could not be made durable.
+fn durable(writer: &mut Writer) -> Result<(), StoreError> {
+    writer.not_durable.take().map_or(Ok(()), |path| Err(StoreError::NotDurable { path }))
+}
+
 impl FrameStore {
     /// Frames `jpeg` under the next id and writes it into the open segment, or into a new one.
     pub(crate) fn append_record(
@@ -109,18 +114,48 @@ impl FrameStore {
             writer.open.take_if(|open| open.number == number);
             self.give_up(&mut writer, number, &error);
         }
-        match writer.not_durable.take() {
-            Some(path) => Err(StoreError::NotDurable { path }),
-            None => Ok(()),
-        }
+        self.close_recovered();
+        durable(&mut writer)
     }
 
     pub(crate) fn close_open_segment(&self) -> Result<(), StoreError> {
         let mut writer = lock(&self.writer);
         self.seal(&mut writer);
-        match writer.not_durable.take() {
-            Some(path) => Err(StoreError::NotDurable { path }),
-            None => Ok(()),
+        durable(&mut writer)
+    }
+
+    /// Closes the segments that a crash had left open, behind the records found in them.
+    pub(crate) fn close_recovered_segments(&self) {
+        let _writer = lock(&self.writer);
+        self.close_recovered();
+    }
+
+    /// Needs the writer's lock.
+    fn close_recovered(&self) {
+        let unclosed: Vec<(u32, u64)> = read_lock(&self.index)
+            .segments()
+            .filter_map(|(number, info)| Some((number, info.unclosed_at?)))
+            .collect();
+        for (number, end) in unclosed {
+            let entries = read_lock(&self.index).entries(number);
+            let (path, key) = (segment_path(&self.dir, number), segment_key(self.id, number));
+            let closed = if entries.is_empty() {
+                self.drop_segment(number).map(|()| 0)
+            } else {
+                FileWriter::reopen(&*self.fs, &path, key, end, entries)
+                    .and_then(|file| file.seal())
+                    .context("close", &path)
+            };
+            // Tried once: after a failed sync a second would vouch for what may be lost.
+            if let Some(info) = write_lock(&self.index).segment_mut(number) {
+                info.unclosed_at = None;
+                // If closing failed, it may have been extended or cut or neither.
+                let longest = info.bytes.max(end + format::footer_bytes(info.frames));
+                info.bytes = *closed.as_ref().unwrap_or(&longest);
+            }
+            if let Err(error) = closed {
+                tracing::warn!("the next open reads the segment again: {error}");
+            }
         }
     }
 

@@ -66,7 +66,8 @@ pub struct StoreStats {
 /// A ring of frames on disk and the evidence pinned from it.
 ///
 /// Share it as `Arc<FrameStore>`. One thread appends; others find, read and pin meanwhile without
-/// waiting for its writes. Dropping it closes the open segment.
+/// waiting for its writes. Dropping it closes the open segment; [`close`](Self::close) also says
+/// whether that succeeded.
 pub struct FrameStore {
     pub(crate) dir: PathBuf,
     pub(crate) fs: Arc<dyn Fs>,
@@ -312,6 +313,7 @@ impl FrameStore {
     /// # Errors
     /// As [`sync`](Self::sync).
     pub fn close(&self) -> Result<(), StoreError> {
+        self.close_recovered_segments();
         self.close_open_segment()
     }
 

@@ -315,6 +315,51 @@ fn a_disk_that_stays_full_from_any_operation_on_loses_no_evidence() {
 }
 
 #[test]
+fn a_fault_at_any_operation_of_recovering_from_a_crash_loses_no_evidence() {
+    for seed in 0..4 {
+        let fs = FaultFs::new();
+        let mut before = Ledger::default();
+        let store = before.open(&fs).unwrap();
+        for i in 0..21 {
+            before.append(&store, 0, i);
+            before.append(&store, 1, i);
+            match i {
+                9 => before.pin(&store, 4),
+                12 => before.sync(&store),
+                _ => {}
+            }
+        }
+        for (kind, repeat) in [
+            (FaultKind::Crash, Repeat::Once),
+            (FaultKind::Error, Repeat::Once),
+            (FaultKind::Error, Repeat::Sticky),
+            (FaultKind::ShortWrite, Repeat::Once),
+            (FaultKind::NoSpace, Repeat::Sticky),
+        ] {
+            for at in 0.. {
+                let mut ledger = Ledger {
+                    appended: before.appended.clone(),
+                    pinned: before.pinned.clone(),
+                    synced: before.synced,
+                    ..Ledger::default()
+                };
+                let torn = fs.after_crash(Survival::Some(seed));
+                torn.set_fault(Fault { at, kind, repeat });
+                let store = ledger.open(&torn);
+                if !torn.was_hit() {
+                    break;
+                }
+                for survival in [Survival::Nothing, Survival::Everything, Survival::Some(at)] {
+                    let case = format!("{seed} {kind:?} {repeat:?} at {at}, then {survival:?}");
+                    check(&ledger, torn.after_crash(survival), &case);
+                }
+                drop(store);
+            }
+        }
+    }
+}
+
+#[test]
 fn the_scenario_without_faults_thins_and_drops_and_opens_clean() {
     let fs = FaultFs::new();
     let (ledger, store) = scenario(&fs);
