@@ -69,11 +69,10 @@ impl Camera for SimCamera {
             *self.started.get_or_insert_with(|| (Instant::now(), unix_us()));
         let Some(index) = self.next_index(started) else { return Ok(Capture::End) };
         self.next = index + 1;
-        let t_s = index as f64 / self.spec.fps;
-        self.scene.render(t_s, &mut self.picture);
+        let media_time = MediaTime::from_s(index as f64 / self.spec.fps);
+        self.scene.render(media_time.as_s(), &mut self.picture);
         let (width, height) = self.spec.size;
         let luma = Luma { width: WIDTH, height: HEIGHT, pixels: self.picture.clone() };
-        let media_time = MediaTime::from_s(t_s);
         Ok(Capture::Frame(Frame {
             media_time,
             wall_time: self.wall_time(media_time, start_unix_us),
@@ -121,7 +120,7 @@ mod tests {
 
     #[test]
     fn a_frame_is_the_scenes_picture_at_its_media_time() {
-        let spec = "seed=6000001,minutes=0.05,speed=max,incidents=none";
+        let spec = "seed=6000001,minutes=0.05,speed=max,fps=29.97,incidents=none";
         let scene = SimCamera::from_spec(spec).unwrap().scene;
         let mut picture = vec![0; WIDTH * HEIGHT];
         for frame in frames(spec) {

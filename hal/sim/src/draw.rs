@@ -3,7 +3,7 @@
 use crate::actor::{Actor, Body, Moment};
 use crate::layout::Layout;
 use crate::raster::{Canvas, Point, solid, thin};
-use std::f32::consts::{FRAC_PI_2, TAU};
+use std::f32::consts::{FRAC_PI_2, PI, TAU};
 
 /// Draws an actor. `t` is seconds since its block's origin.
 pub(crate) fn actor(canvas: &mut Canvas, layout: &Layout, actor: &Actor, now: &Moment, t: f32) {
@@ -52,7 +52,7 @@ fn person(canvas: &mut Canvas, layout: &Layout, actor: &Actor, now: &Moment, foo
         tall * { 0.2 + 0.32 * sin.abs() },
     );
     let crouch = pose.crouch;
-    let facing = if actor.looks.phase < 3.14 { 1.0 } else { -1.0 };
+    let facing = if actor.looks.phase < PI { 1.0 } else { -1.0 };
     let hip = tall * (0.47 - 0.33 * crouch);
     let neck = hip + tall * (0.35 - 0.05 * crouch);
     let stoop = crouch * facing * tall * 0.09;

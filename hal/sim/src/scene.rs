@@ -88,7 +88,7 @@ struct Block {
 const KEPT_BLOCKS: usize = 12;
 
 impl Scene {
-    /// The scene of a specification. Draws the empty place, which takes about a millisecond.
+    /// The scene of a specification. Draws the empty place, which takes one or two milliseconds.
     pub fn new(spec: SceneSpec) -> Self {
         let layout = Layout::new(spec.seed);
         let mut rng = Rng::new(spec.seed, Purpose::Traffic, i64::MIN);

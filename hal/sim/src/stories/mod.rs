@@ -12,6 +12,7 @@ use crate::layout::Layout;
 use crate::plan::Plan;
 use crate::rng::Rng;
 use crate::{IncidentKind, WIDTH};
+use std::f32::consts::TAU;
 
 /// What a script needs: dice, the place, and where to put its actors.
 pub(crate) struct Cast<'a> {
@@ -100,7 +101,7 @@ impl Cast<'_> {
             }
         };
         let (luma, luma2) = (luma(), luma());
-        Looks { luma, luma2, size: rng.between(0.92, 1.1), phase: rng.between(0.0, 6.28) }
+        Looks { luma, luma2, size: rng.between(0.92, 1.1), phase: rng.between(0.0, TAU) }
     }
 
     /// White, or nearly black where white would not show; says nothing about smoke or steam.
