@@ -16,8 +16,7 @@ check 'until Ctrl-C ends it cleanly' interrupted
 in_background "$lookback" run --camera 'sim:seed=9001,speed=max' --data-dir cut --json
 told_three() { [ "$(ids child.out 2>/dev/null | wc -l)" -ge 3 ]; }
 check 'three events are told' wait_for 120 told_three
-kill -KILL "$child"
-wait "$child" 2>/dev/null
+{ kill -KILL "$child" && wait "$child"; } 2>/dev/null
 # The last line may have been cut by the kill; what is not a line was not told.
 python3 - <<'END'
 text = open("child.out").read()
@@ -32,8 +31,8 @@ check 'and it can be started again' \
 
 # A full disk: a small file system of its own, which needs the right to mount one.
 mkdir full
-if mount -t tmpfs -o size=24m tmpfs full 2>/dev/null; then
-    dd if=/dev/zero of=full/other bs=1M count=14 status=none
+if mount -t tmpfs -o size=64m tmpfs full 2>/dev/null; then
+    dd if=/dev/zero of=full/other bs=1M count=40 status=none
     code=0
     timeout 300 "$lookback" run --camera 'sim:seed=9001,minutes=30,speed=max' --data-dir full/D --json \
         >full.json 2>full.err || code=$?

@@ -53,15 +53,15 @@ ids_match() {
     [ -z "$apart" ] || { echo "not in both: $apart"; return 1; }
 }
 
-# all_replay DIRECTORY EVENTS: each incident in the file EVENTS replays; tells those that do not.
+# all_replay DIRECTORY EVENTS: each incident in the file EVENTS reaches the same tokens when it is replayed.
 all_replay() {
-    local id broken=0
-    for id in $(ids "$2"); do
-        "$lookback" replay "$id" --data-dir "$1" --json >replay.out 2>&1 && continue
-        echo "$id: $(tail -n 3 replay.out)"
-        broken=$((broken + 1))
-    done
-    [ "$broken" = 0 ]
+    "$lookback" replay --data-dir "$1" --json >replay.json || { grep '"same":false' replay.json; return 1; }
+    python3 - "$2" <<'END'
+import json, sys
+logged = {r["id"] for r in map(json.loads, open(sys.argv[1])) if r["kind"] == "incident"}
+replayed = {r["event"] for r in map(json.loads, open("replay.json")) if r["same"] and r["tokens"] > 0}
+sys.exit(f"not replayed: {logged - replayed}" if logged - replayed else 0)
+END
 }
 
 # quiet COMMAND...: succeeds, and nothing that it says is a panic.

@@ -20,7 +20,7 @@ def main() -> int:
                 print(f"line {number} of {path} is not one JSON value ({error}): {line[:300]!r}")
                 return 1
     names = {"rows": rows, "math": math}
-    if eval(expression.strip(), names):  # noqa: S307: our own scripts are the only callers
+    if eval(f"({expression}\n)", names):  # our own scripts are the only callers
         return 0
     print(f"not true: {expression}\n{len(rows)} rows")
     for row in rows[:8]:
