@@ -1,2 +1,94 @@
 //! The always-on gate: decides when an inquiry is worth its cost.
+//!
+//! Every n-th frame is scored by a [`Gate`] (0: nothing here deserves a look, 1: certainly something
+//! does); a threshold with hysteresis turns scores into wakes, and a patrol timer sees to it that a
+//! quiet scene is looked at, too. One [`Sentinel`] watches one camera.
 #![forbid(unsafe_code)]
+
+mod background;
+mod options;
+mod vigil;
+
+pub use background::BackgroundGate;
+pub use options::SentinelOptions;
+pub use vigil::{Wake, WakeReason};
+
+use hal_camera::{Luma, MediaTime};
+use vigil::Vigil;
+
+/// Scores frames. Implementations keep what they learn of the place to themselves, so one gate sees
+/// the frames of one camera, in order.
+pub trait Gate: Send {
+    /// How much the scene deserves a look at this moment, 0 to 1. Frames may be missing between
+    /// calls; the size of the picture may change.
+    fn score(&mut self, luma: &Luma, at: MediaTime) -> f32;
+
+    /// What scores here, for logs and reports.
+    fn describe(&self) -> String;
+}
+
+/// What came of a frame.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Watched {
+    /// The newest score, 0 to 1; of an earlier frame if this one was not scored.
+    pub saliency: f32,
+    /// An inquiry is worth its cost now.
+    pub wake: Option<Wake>,
+}
+
+/// Watches one camera.
+pub struct Sentinel {
+    options: SentinelOptions,
+    gate: Box<dyn Gate>,
+    vigil: Vigil,
+    saliency: f32,
+    /// Frames until the next one that is scored.
+    frames_to_pass: u32,
+}
+
+impl Sentinel {
+    /// A sentinel that scores by background subtraction.
+    pub fn new(options: SentinelOptions) -> Self {
+        Self::with_gate(options, Box::new(BackgroundGate::default()))
+    }
+
+    /// A sentinel that scores by `gate`.
+    pub fn with_gate(options: SentinelOptions, gate: Box<dyn Gate>) -> Self {
+        Self { options, gate, vigil: Vigil::default(), saliency: 0.0, frames_to_pass: 0 }
+    }
+
+    /// Whether the next frame will be scored. One that will not be need not be decoded: hand its time
+    /// to [`Sentinel::pass`].
+    pub fn wants_next(&self) -> bool {
+        self.frames_to_pass == 0
+    }
+
+    /// Takes the next frame: scores it if it is its turn, and says whether to wake.
+    pub fn watch(&mut self, luma: &Luma, at: MediaTime) -> Watched {
+        if !self.wants_next() {
+            return self.pass(at);
+        }
+        self.frames_to_pass = self.options.every_nth.saturating_sub(1);
+        // A gate that has lost its numbers must not silence the sentinel.
+        let score = self.gate.score(luma, at);
+        self.saliency = if score.is_nan() { 1.0 } else { score.clamp(0.0, 1.0) };
+        self.step(at, Some(self.saliency))
+    }
+
+    /// Lets the frame at `at` go by unscored; a patrol may be due nevertheless.
+    pub fn pass(&mut self, at: MediaTime) -> Watched {
+        self.frames_to_pass = self.frames_to_pass.saturating_sub(1);
+        self.step(at, None)
+    }
+
+    /// What scores here, for logs and reports.
+    pub fn describe(&self) -> String {
+        self.gate.describe()
+    }
+
+    fn step(&mut self, at: MediaTime, score: Option<f32>) -> Watched {
+        let (vigil, wake) = self.vigil.step(&self.options, at, score);
+        self.vigil = vigil;
+        Watched { saliency: self.saliency, wake }
+    }
+}
