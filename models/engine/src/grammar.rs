@@ -30,7 +30,8 @@ impl Grammar {
         }
     }
 
-    /// A matcher at the beginning of the grammar.
+    /// A matcher at the beginning of the grammar. All of them share the lexer's automaton, which is
+    /// built as it is used and cannot outgrow the grammar, so that only the first turns are slow.
     pub(crate) fn begin(&self) -> Matcher {
         self.matcher.clone()
     }

@@ -262,8 +262,8 @@ fn exp(x: f32) -> f32 {
     let clamped = if x < -87.0 { -87.0 } else { x };
     let shifted = clamped * std::f32::consts::LOG2_E + ROUND;
     let n = shifted - ROUND;
-    // ln 2 in two parts, the first exact in few bits.
-    let r = (clamped - n * 0.693_359_375) + n * 2.121_944_4e-4;
+    // ln 2 in two parts; the first, 355 / 512, has so few bits that its product with n is exact.
+    let r = (clamped - n * (355.0 / 512.0)) + n * 2.121_944_4e-4;
     let p = 1.0
         + r * (1.0
             + r * (0.5
