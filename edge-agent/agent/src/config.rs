@@ -90,15 +90,15 @@ section! {
     /// The sentinel: the always-on gate that decides when an inquiry is worth its cost.
     [sentinel] Sentinel {
         /// It looks at every n-th frame.
-        every_nth: u32 = 2, 1..=1000;
+        every_nth: u32 = tuned().every_nth, 1..=1000;
         /// Saliency from which it wakes the policy.
-        wake_at: f64 = 0.5, 0.0..=1.0;
+        wake_at: f64 = as_written(tuned().wake_at), 0.0..=1.0;
         /// Saliency below which it rests again; at most wake_at.
-        rest_at: f64 = 0.3, 0.0..=1.0;
+        rest_at: f64 = as_written(tuned().rest_at), 0.0..=1.0;
         /// Seconds after a wake in which it does not wake again.
-        refractory_s: f64 = 10.0, 0.0..=3600.0;
+        refractory_s: f64 = tuned().refractory_s, 0.0..=3600.0;
         /// Seconds without an inquiry after which one is opened all the same; 0: never.
-        patrol_s: Option<f64> = Some(60.0), 0.0..=86_400.0;
+        patrol_s: Option<f64> = tuned().patrol_s, 0.0..=86_400.0;
     }
 }
 
@@ -145,6 +145,16 @@ section! {
         /// How much.
         level: String = "info".into(), Text::OneOf(&LEVELS);
     }
+}
+
+/// The sentinel's own defaults: they were tuned with it and change with it.
+fn tuned() -> ::sentinel::SentinelOptions {
+    ::sentinel::SentinelOptions::default()
+}
+
+/// 0.2 as 0.2, where widening would make 0.20000000298 of it.
+fn as_written(number: f32) -> f64 {
+    number.to_string().parse().unwrap_or(f64::from(number))
 }
 
 impl Default for Config {

@@ -18,9 +18,7 @@ mod picture;
 pub(crate) mod tests;
 mod text;
 
-pub use picture::{
-    InquiryPicture, PictureClip, PictureError, PictureStep, Thumbnail, event_steps, looked_at,
-};
+pub use picture::{InquiryPicture, PictureError, PictureStep, event_steps, looked_at};
 
 use picture::MOST_THUMBNAILS;
 use policy::StepOperator;

@@ -9,17 +9,20 @@ mod table;
 mod tests;
 mod when;
 
+use crate::config::Config;
 use crate::draw::{InquiryPicture, PictureError, event_steps, inquiry_svg};
+use crate::parts;
 use event_log::{EventId, EventRow, Kinds, Level, LogError, LogReader, Query};
+use frame_store::{PinId, RealFs, read_pinned_in};
 use hal_camera::WallTime;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-pub use when::{Since, SinceError};
+pub use when::Since;
 
-/// What `lookback events` may be told.
+/// List recorded events.
 #[derive(Clone, Debug, clap::Args)]
-pub struct EventsArgs {
+pub struct EventsArguments {
     /// Only events of at least this level: info, notice or alert
     #[arg(long, value_parser = level)]
     pub level: Option<Level>,
@@ -41,9 +44,9 @@ pub struct EventsArgs {
     pub json: bool,
 }
 
-/// What `lookback show` may be told.
+/// Show what an event rests on, step by step.
 #[derive(Clone, Debug, clap::Args)]
-pub struct ShowArgs {
+pub struct ShowArguments {
     /// The event's id, or the beginning of it
     pub event: String,
     /// Draw the inquiry into this file
@@ -84,25 +87,57 @@ pub enum CommandError {
     Output(#[from] io::Error),
 }
 
-/// Lists events, the newest last.
+/// Lists the events of the configured device.
 ///
 /// # Errors
 /// [`CommandError::Log`], [`CommandError::Output`].
-pub fn events_command(
-    args: &EventsArgs,
+pub fn list(
+    config: &Config,
+    arguments: &EventsArguments,
+    out: &mut dyn Write,
+) -> Result<(), CommandError> {
+    let reader = LogReader::open(&parts::log_path(&config.device.data_dir))?;
+    list_events(arguments, &reader, parts::now(), out)
+}
+
+/// Tells the story of an event of the configured device, and draws it if asked to.
+///
+/// # Errors
+/// [`CommandError`].
+pub fn show(
+    config: &Config,
+    arguments: &ShowArguments,
+    out: &mut dyn Write,
+) -> Result<(), CommandError> {
+    let reader = LogReader::open(&parts::log_path(&config.device.data_dir))?;
+    let store_dir = parts::store_dir(&config.device.data_dir);
+    show_event(arguments, &reader, &|row| pinned_jpegs(row, &store_dir), out)
+}
+
+/// The pinned frames of an event by their id; none if they cannot be read, which `replay` and
+/// `doctor` say.
+fn pinned_jpegs(row: &EventRow, store_dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    let frames = row.pin.and_then(|pin| read_pinned_in(store_dir, PinId(pin), &RealFs).ok());
+    let frames = frames.into_iter().flatten();
+    frames.map(|stored| (stored.id.to_string(), stored.frame.bytes)).collect()
+}
+
+/// Lists events, the newest last.
+fn list_events(
+    arguments: &EventsArguments,
     reader: &LogReader,
     now: WallTime,
     out: &mut dyn Write,
 ) -> Result<(), CommandError> {
     let rows = reader.events(&Query {
-        camera: args.camera.clone(),
-        level_min: args.level,
-        since_us: args.since.map(|since| since.unix_us(now)),
-        kinds: args.kind,
-        limit: args.limit,
+        camera: arguments.camera.clone(),
+        level_min: arguments.level,
+        since_us: arguments.since.map(|since| since.unix_us(now)),
+        kinds: arguments.kind,
+        limit: arguments.limit,
         ..Query::default()
     })?;
-    unless_nobody_reads(match args.json {
+    unless_nobody_reads(match arguments.json {
         true => rows.iter().try_for_each(|row| json_line(row, out)),
         false => table::write(&rows, out),
     })
@@ -110,25 +145,22 @@ pub fn events_command(
 
 /// Tells the story of one event. `evidence` gives the JPEG bytes of its pinned frames by frame id,
 /// for the picture; what is missing is left out of it.
-///
-/// # Errors
-/// [`CommandError`].
-pub fn show_command(
-    args: &ShowArgs,
+fn show_event(
+    arguments: &ShowArguments,
     reader: &LogReader,
     evidence: &dyn Fn(&EventRow) -> BTreeMap<String, Vec<u8>>,
     out: &mut dyn Write,
 ) -> Result<(), CommandError> {
-    let row = find(&args.event, reader)?;
-    if let Some(path) = &args.svg {
+    let row = find(&arguments.event, reader)?;
+    if let Some(path) = &arguments.svg {
         draw(&row, path, &evidence(&row))?;
     }
-    unless_nobody_reads(match args.json {
+    unless_nobody_reads(match arguments.json {
         true => json_line(&row, out),
         false => story::write(&row, out),
     })?;
-    match &args.svg {
-        Some(path) if !args.json => {
+    match &arguments.svg {
+        Some(path) if !arguments.json => {
             unless_nobody_reads(writeln!(out, "\ndrawn in {}", path.display()))
         }
         _ => Ok(()),

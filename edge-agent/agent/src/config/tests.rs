@@ -33,6 +33,7 @@ fn every_key_of_the_printed_default_is_explained() {
             "\"info\"" => "\"debug\"".into(),
             text if text.starts_with('"') => format!("\"x{}", &text[1..]),
             "0.5" => "0.6".into(),
+            "0.2" => "0.3".into(),
             "0" => "1".into(),
             number => number.replace(['1', '2', '3', '5', '6', '8'], "4"),
         };
@@ -67,6 +68,20 @@ fn what_is_given_is_taken_and_the_rest_stays_default() {
 #[test]
 fn the_default_store_is_the_stores_own_default() {
     assert_eq!(Store::default().options(), frame_store::StoreOptions::default());
+}
+
+#[test]
+fn the_default_sentinel_is_the_sentinels_own_default() {
+    let own = ::sentinel::SentinelOptions::default();
+    let Sentinel { every_nth, wake_at, rest_at, refractory_s, patrol_s } = Sentinel::default();
+    let default = ::sentinel::SentinelOptions {
+        every_nth,
+        wake_at: wake_at as f32,
+        rest_at: rest_at as f32,
+        refractory_s,
+        patrol_s,
+    };
+    assert_eq!(default, own);
 }
 
 #[test]
@@ -167,7 +182,8 @@ fn every_mistake_is_named_with_its_line_and_what_would_be_right() {
         ),
     ] {
         let expected = format!("configuration 'lookback.toml', {expected}");
-        assert_eq!(refusal(text), expected, "{text}");
+        // What follows must not move the line.
+        assert_eq!(refusal(&format!("{text}\n\n\n\n\n\n\n\n\n")), expected, "{text}");
     }
 }
 

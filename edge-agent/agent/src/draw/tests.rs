@@ -1,3 +1,4 @@
+use super::picture::{PictureClip, Thumbnail};
 use super::*;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;

@@ -73,7 +73,7 @@ impl Logged {
     fn events(&self, arguments: &[&str]) -> String {
         let args = Events::try_parse_from([&["events"], arguments].concat()).unwrap().args;
         let mut out = Vec::new();
-        events_command(&args, &self.reader(), at(3800), &mut out).unwrap();
+        list_events(&args, &self.reader(), at(3800), &mut out).unwrap();
         String::from_utf8(out).unwrap()
     }
 
@@ -83,7 +83,7 @@ impl Logged {
             row.evidence.iter().map(|item| (item.frame_id.clone(), b"foobar".to_vec())).collect()
         };
         let mut out = Vec::new();
-        show_command(&args, &self.reader(), &frame, &mut out)?;
+        show_event(&args, &self.reader(), &frame, &mut out)?;
         Ok(String::from_utf8(out).unwrap())
     }
 }
@@ -93,13 +93,13 @@ use clap::Parser;
 #[derive(Parser)]
 struct Events {
     #[command(flatten)]
-    args: EventsArgs,
+    args: EventsArguments,
 }
 
 #[derive(Parser)]
 struct Show {
     #[command(flatten)]
-    args: ShowArgs,
+    args: ShowArguments,
 }
 
 #[test]
@@ -273,7 +273,7 @@ fn a_reader_that_went_away_is_no_error() {
     }
     let logged = Logged::new();
     let args = Events::try_parse_from(["events"]).unwrap().args;
-    events_command(&args, &logged.reader(), at(0), &mut Closed).unwrap();
+    list_events(&args, &logged.reader(), at(0), &mut Closed).unwrap();
     let args = Events::try_parse_from(["events", "--json"]).unwrap().args;
-    events_command(&args, &logged.reader(), at(0), &mut Closed).unwrap();
+    list_events(&args, &logged.reader(), at(0), &mut Closed).unwrap();
 }
