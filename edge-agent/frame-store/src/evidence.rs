@@ -6,9 +6,10 @@
 use crate::error::Context;
 use crate::file::{self, BadRecord, FileWriter};
 use crate::format::{self, BadHeader, FileKey, FileKind, Header, Located, Record};
-use crate::{Access, Fs, PinId, StoreError, StoreId, StoredFrame, recovery};
+use crate::{Access, Fs, FsFile, PinId, StoreError, StoreId, StoredFrame, recovery};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// All pinned frames of `pin` in the store in `dir`, in order of id, without opening the store: for
 /// a reader beside the process that has it open.
@@ -83,7 +84,7 @@ pub(crate) fn read(
     pin: PinId,
 ) -> Result<Vec<StoredFrame>, StoreError> {
     let path = dir.join(file_name(pin));
-    let (file, entries, end) = outline(fs, dir, store, pin)?;
+    let Outline { file, entries, end } = outline(fs, dir, store, pin)?;
     let mut at = format::HEADER_BYTES;
     let mut frames = Vec::with_capacity(entries.len());
     for entry in entries {
@@ -111,13 +112,15 @@ pub(crate) fn read(
     Ok(frames)
 }
 
-/// The file, the frames that its footer lists, and where they end.
-fn outline(
-    fs: &dyn Fs,
-    dir: &Path,
-    store: StoreId,
-    pin: PinId,
-) -> Result<(std::sync::Arc<dyn crate::FsFile>, Vec<Located>, u64), StoreError> {
+/// What an evidence file says that it holds.
+struct Outline {
+    file: Arc<dyn FsFile>,
+    entries: Vec<Located>,
+    /// Where the records end.
+    end: u64,
+}
+
+fn outline(fs: &dyn Fs, dir: &Path, store: StoreId, pin: PinId) -> Result<Outline, StoreError> {
     let path = dir.join(file_name(pin));
     let key = key(store, pin);
     let file = match fs.open(&path, Access::Read) {
@@ -140,7 +143,9 @@ fn outline(
     let footer = file::read_footer_offset(&*file, bytes)
         .and_then(|end| Some((file::read_footer(&*file, bytes, key, end)?, end)));
     match footer {
-        Some((entries, end)) if entries.len() == header.count as usize => Ok((file, entries, end)),
+        Some((entries, end)) if entries.len() == header.count as usize => {
+            Ok(Outline { file, entries, end })
+        }
         _ => Err(corrupt(&path, None, "its index does not match its checksum")),
     }
 }

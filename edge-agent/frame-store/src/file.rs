@@ -180,7 +180,7 @@ pub(crate) fn load(fs: &dyn Fs, path: &Path, key: FileKey) -> io::Result<Content
         Some((records_end, entries)) => {
             Contents { header, entries, records_end, bytes, source: Source::Footer }
         }
-        None => Scan { file: &*file, key, bytes }.run(header, claim, refused),
+        None => Scan::new(&*file, key, bytes, refused).run(header, claim),
     })
 }
 
@@ -248,6 +248,10 @@ struct Scan<'a> {
     file: &'a dyn FsFile,
     key: FileKey,
     bytes: u64,
+    damage: Damage,
+    /// Bytes that may still be read to try what only looks like a record: a hostile picture made
+    /// of nothing but heads of long records must not make the store read the file again and again.
+    trials: u64,
 }
 
 /// What follows a place that is no sound record.
@@ -259,32 +263,37 @@ enum Next {
     Torn(u64),
 }
 
-impl Scan<'_> {
-    fn run(&self, header: Option<Header>, claim: Option<u64>, unreadable: bool) -> Contents {
+impl<'a> Scan<'a> {
+    fn new(file: &'a dyn FsFile, key: FileKey, bytes: u64, unreadable: bool) -> Self {
+        let damage = Damage { unreadable, ..Damage::default() };
+        Scan { file, key, bytes, damage, trials: 4 * bytes }
+    }
+
+    fn run(mut self, header: Option<Header>, claim: Option<u64>) -> Contents {
         let mut entries: Vec<Located> = Vec::new();
-        let mut damage = Damage { unreadable, ..Damage::default() };
         let mut at = format::HEADER_BYTES;
         // Thinning leaves gaps in the ids on purpose.
         let thinned = header.is_some_and(|h| h.step_us > 0);
         let mut expected = header.filter(|_| !thinned).map(|h| h.first_id);
         loop {
-            let record = match self.record_at(at, entries.last(), &mut damage) {
+            let last = entries.last().map(|last| last.id);
+            let record = match self.record_at(at, last) {
                 Some(record) => record,
                 // What a tail calls the end of the records is believed if they end there.
                 None if claim == Some(at) => break,
-                None => match self.next_after(at, entries.last(), &mut damage) {
+                None => match self.next_after(at, last) {
                     Next::Record(offset, record) => {
                         if let Some(expected) = expected {
-                            damage.frames_between += record.head.id.0.saturating_sub(expected);
+                            self.damage.frames_between += record.head.id.0.saturating_sub(expected);
                         }
-                        damage.bytes += offset - at;
+                        self.damage.bytes += offset - at;
                         at = offset;
                         record
                     }
                     Next::End => break,
                     Next::Torn(end) => {
-                        damage.bytes += end - at;
-                        damage.torn_tail = true;
+                        self.damage.bytes += end - at;
+                        self.damage.torn_tail = true;
                         break;
                     }
                 },
@@ -296,27 +305,40 @@ impl Scan<'_> {
         }
         if let Some(count) = header.map(|h| u64::from(h.count)).filter(|&count| count > 0) {
             // The file was written whole: the header knows.
-            damage.frames_between = count.saturating_sub(entries.len() as u64);
-            damage.torn_tail = false;
+            self.damage.frames_between = count.saturating_sub(entries.len() as u64);
+            self.damage.torn_tail = false;
         }
-        let source = Source::Scan(damage);
+        let source = Source::Scan(self.damage);
         Contents { header, entries, records_end: at, bytes: self.bytes, source }
     }
 
-    /// The sound record at `at` that continues the file.
-    fn record_at(&self, at: u64, last: Option<&Located>, damage: &mut Damage) -> Option<Record> {
+    /// The sound record at `at`, if it is later than `last`.
+    fn record_at(&mut self, at: u64, last: Option<FrameId>) -> Option<Record> {
         match read_record(self.file, self.key, at, self.bytes.min(u64::from(u32::MAX))) {
-            Ok(record) => last.is_none_or(|last| last.id < record.head.id).then_some(record),
+            Ok(record) => Some(record.head.id).gt(&last).then_some(record),
             Err(BadRecord::Damaged) => None,
             Err(BadRecord::Io(_)) => {
-                damage.unreadable = true;
+                self.damage.unreadable = true;
                 None
             }
         }
     }
 
+    /// What `record_at` says, as long as there are trials left.
+    fn try_record_at(&mut self, at: u64, last: Option<FrameId>) -> Option<Record> {
+        let mut head = [0; format::RECORD_HEAD_BYTES as usize];
+        self.file.read_at(&mut head, at).ok()?;
+        let cost = RecordHead::decode(&head)?.record_bytes();
+        let left = self.trials.checked_sub(cost)?;
+        let record = self.record_at(at, last);
+        if record.is_none() {
+            self.trials = left;
+        }
+        record
+    }
+
     /// Looks for the next sound record behind `from`, which is none.
-    fn next_after(&self, from: u64, last: Option<&Located>, damage: &mut Damage) -> Next {
+    fn next_after(&mut self, from: u64, last: Option<FrameId>) -> Next {
         let mut buffer = Vec::new();
         let mut chunk = from;
         let mut torn_to = None;
@@ -324,7 +346,7 @@ impl Scan<'_> {
             let length = SEARCH_BYTES.min(self.bytes - chunk);
             buffer.resize(length as usize, 0);
             if self.file.read_at(&mut buffer, chunk).is_err() {
-                damage.unreadable = true;
+                self.damage.unreadable = true;
                 torn_to = Some(chunk + length);
                 chunk += length;
                 continue;
@@ -332,11 +354,11 @@ impl Scan<'_> {
             if chunk == from && buffer.starts_with(&format::FOOTER_MAGIC) {
                 return Next::End;
             }
-            for (piece, at) in buffer.chunks(format::ALIGN as usize).zip((chunk..).step_by(16)) {
-                if piece.starts_with(&format::RECORD_MAGIC) && at > from {
-                    if let Some(record) = self.record_at(at, last, damage) {
-                        return Next::Record(at, record);
-                    }
+            let offsets = (chunk..).step_by(format::ALIGN as usize);
+            for (piece, at) in buffer.chunks(format::ALIGN as usize).zip(offsets) {
+                let candidate = at > from && piece.starts_with(&format::RECORD_MAGIC);
+                if candidate && let Some(record) = self.try_record_at(at, last) {
+                    return Next::Record(at, record);
                 }
                 if let Some(byte) = piece.iter().rposition(|&b| b != 0) {
                     torn_to = Some(at + byte as u64 + 1);

@@ -32,6 +32,7 @@ mod recovery;
 mod retention;
 mod ring;
 mod store;
+mod track;
 
 pub use error::StoreError;
 pub use evidence::read_pinned_in;

@@ -6,8 +6,8 @@ use crate::{StoreError, StoreId, Thinning};
 /// How large the store may become and how it forgets.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StoreOptions {
-    /// Bound on all files of the ring together, the one that is being rewritten included.
-    /// Default 512 MiB; at least four segments.
+    /// Bound on all files of the ring together, the one that is being rewritten included. Default
+    /// 512 MiB; at least four segments. (The identity file has 48 bytes more.)
     pub bytes_max: u64,
     /// Size of a segment, the unit of forgetting. Default 8 MiB: about a minute of one camera, and
     /// one fsync of the directory a minute.

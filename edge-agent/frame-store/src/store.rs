@@ -14,6 +14,7 @@ use hal_camera::{CameraId, Encoding, Frame, MediaTime, Span, decode_luma, encode
 use serde::Serialize;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
@@ -381,6 +382,14 @@ impl FrameStore {
                 return Err(error);
             }
         }
+    }
+}
+
+impl fmt::Debug for FrameStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("FrameStore");
+        shown.field("dir", &self.dir).field("id", &self.id).field("epoch", &self.epoch);
+        shown.finish_non_exhaustive()
     }
 }
 

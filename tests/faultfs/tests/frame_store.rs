@@ -275,7 +275,7 @@ fn sweep(kind: FaultKind, repeat: Repeat) -> (u64, u64) {
 
 fn prove(kind: FaultKind, repeat: Repeat) {
     let (ops, disks) = sweep(kind, repeat);
-    println!("{kind:?} {repeat:?}: {ops} operations, {disks} disks");
+    eprintln!("{kind:?} {repeat:?}: {ops} operations, {disks} disks");
     assert!(ops > 300, "the scenario makes only {ops} operations");
 }
 
