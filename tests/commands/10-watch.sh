@@ -53,9 +53,11 @@ check '`show --svg` draws it, and the drawing needs nothing from elsewhere' pyth
 
 check 'every event replays to the same tokens' all_replay D events.json
 
-# One byte of what was pinned, in the middle of a file: that is within a picture.
-evidence=$(find D -name '*.evidence' | sort | head -n 1)
-if [ -n "$evidence" ]; then
+# One byte of what an event rests on, in the middle of its file: that is within a picture.
+evidence=D/frames/$(python3 -c '
+import json
+print("%016x.evidence" % next(r["pin"] for r in map(json.loads, open("events.json")) if "pin" in r))')
+if [ -f "$evidence" ]; then
     python3 - "$evidence" <<'END'
 import sys
 with open(sys.argv[1], "r+b") as file:
@@ -75,6 +77,6 @@ import json
 print(next(r["event"] for r in map(json.loads, open("flipped.json")) if not r["same"]))')
     check 'that event still has its sentence' quiet "$lookback" show "$flipped" --data-dir D
 else
-    report_fail 'events pin their evidence' 'there is no evidence file in the data directory'
+    report_fail 'events pin their evidence' "there is no file $evidence"
 fi
 finish
