@@ -79,7 +79,7 @@ pub fn run(mut config: Config, arguments: InquireArguments) -> Result<()> {
         bail!("'{path}' is too short to be asked about");
     };
     if let Some(svg) = &arguments.svg {
-        let picture = draw::InquiryPicture::from_outcome(&report.outcome);
+        let picture = picture(path, &store, report);
         std::fs::write(svg, draw::inquiry_svg(&picture))
             .with_context(|| format!("cannot write '{}'", svg.display()))?;
     }
@@ -96,6 +96,18 @@ pub fn run(mut config: Config, arguments: InquireArguments) -> Result<()> {
     };
     let mut out = io::stdout().lock();
     if arguments.json { answer.json(&mut out) } else { answer.readable(&mut out) }
+}
+
+/// The inquiry as a picture, with some of the frames that it saw.
+fn picture(path: &str, store: &FrameStore, report: &Report) -> draw::InquiryPicture {
+    let mut picture = draw::InquiryPicture::from_outcome(&report.outcome);
+    picture.place = path.to_owned();
+    let jpegs = report.evidence.iter().filter_map(|&id| {
+        let stored = store.read(id).ok()?;
+        Some((id.to_string(), stored.frame.bytes))
+    });
+    picture.show_frames(&report.outcome.trajectory, &jpegs.collect());
+    picture
 }
 
 /// All frames of the file into the store. Returns what is wrong with a file that broke off.

@@ -87,7 +87,11 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<ExitCode> {
-    let mut config = Config::load(arguments.config.as_deref())?;
+    let loaded = Config::load(arguments.config.as_deref());
+    if let (Err(error), Some(Command::Doctor(arguments))) = (&loaded, &arguments.command) {
+        return doctor::run_without_config(error, arguments, &mut io::stdout().lock());
+    }
+    let mut config = loaded?;
     if let Some(dir) = arguments.data_dir {
         config.device.data_dir = dir;
     }

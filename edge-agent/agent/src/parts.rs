@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use bundle::Bundle;
 use engine::{Engine, EngineOptions};
 use event_log::{EventLog, OpenReport};
-use frame_store::{FrameStore, RealFs, Recovery, StoreOptions, Thinning};
+use frame_store::{FrameStore, RealFs, Recovery};
 use hal_camera::WallTime;
 use hal_linux::{Clock, SystemClock};
 use inquiry::Inquirer;
@@ -36,24 +36,9 @@ pub fn log_path(data_dir: &Path) -> PathBuf {
 /// # Errors
 /// If the directory cannot be used; never because of what a crash left in it.
 pub fn store(config: &Config) -> Result<(FrameStore, Recovery)> {
-    let c = &config.store;
-    const MB: u64 = 1 << 20;
-    let options = StoreOptions {
-        bytes_max: c.bytes_max_mb * MB,
-        segment_bytes: c.segment_mb * MB,
-        evidence_bytes_max: c.evidence_mb * MB,
-        thinning: Thinning {
-            full_s: c.full_rate_minutes * 60.0,
-            hours_s: c.hours * 3600.0,
-            hour_step_s: c.hour_step_s,
-            day_step_s: c.day_step_s,
-        },
-        jpeg_quality: c.jpeg_quality,
-        ..StoreOptions::default()
-    };
     let dir = store_dir(&config.device.data_dir);
     make(&config.device.data_dir)?;
-    Ok(FrameStore::open(&dir, options, Arc::new(RealFs))?)
+    Ok(FrameStore::open(&dir, config.store.options(), Arc::new(RealFs))?)
 }
 
 /// Opens the event log.

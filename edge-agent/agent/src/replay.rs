@@ -1,6 +1,6 @@
 //! The command `replay`: runs recorded inquiries again from their pinned evidence.
 
-use crate::{config::Config, parts};
+use crate::{config::Config, events, parts};
 use anyhow::{Context, Result, bail};
 use event_log::{EventRow, Kinds, LogReader, Query};
 use frame_store::{PinId, RealFs, read_pinned_in};
@@ -32,7 +32,7 @@ pub fn run(mut config: Config, arguments: ReplayArguments) -> Result<()> {
     }
     let log = LogReader::open(&parts::log_path(&config.device.data_dir))?;
     let rows = match &arguments.event {
-        Some(id) => vec![log.event(id)?.with_context(|| format!("there is no event '{id}'"))?],
+        Some(id) => vec![events::find(id, &log)?],
         None => {
             let query = Query { kinds: Kinds::Incidents, limit: usize::MAX >> 1, ..Query::default() };
             log.events(&query)?

@@ -24,7 +24,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Whether a source waits for a slow consumer.
@@ -81,6 +81,9 @@ const FRAMES_GATED: usize = 4;
 const INQUIRIES_QUEUED: usize = 4;
 /// Conclusions between inquiry and log.
 const CONCLUSIONS_QUEUED: usize = 8;
+
+/// Footage younger than this may be lost in a power cut. Evidence is synced on its own, at once.
+const SYNC_EVERY: Duration = Duration::from_secs(5);
 
 /// Watches `cameras` until all have ended or `stop` is set. What is under way is finished.
 pub fn watch(
@@ -162,7 +165,15 @@ fn keep(
     report: &Sender<Conclusion>,
 ) -> u64 {
     let (mut stored, mut failing) = (0, false);
+    let mut synced = Instant::now();
     for seen in frames {
+        if synced.elapsed() >= SYNC_EVERY {
+            synced = Instant::now();
+            if let Err(error) = store.sync() {
+                let trouble = Trouble::Store { sentence: error.to_string() };
+                let _ = report.send(Conclusion::Trouble(trouble));
+            }
+        }
         if let Some(frame) = &seen.frame {
             match store.append(seen.camera, frame) {
                 Ok(_) => {

@@ -37,6 +37,11 @@ impl SimCamera {
         Ok(Self { spec, scene, next: 0, started: None, picture: vec![0; WIDTH * HEIGHT] })
     }
 
+    /// Whether frames come at their time, taken or not; otherwise they wait for whoever takes them.
+    pub fn is_live(&self) -> bool {
+        self.spec.speed != Speed::Max
+    }
+
     /// The scene, for its truth. Its seconds are this camera's media time.
     pub fn scene(&self) -> &Scene {
         &self.scene

@@ -70,20 +70,25 @@ pub fn look(action: &Action, held: (f64, f64), limits: &Limits) -> Result<Look, 
         }
         Action::Final(_) => return Err(Refusal::NotALook),
     };
-    if !(end - start >= SHORTEST_S) {
+    if is_shorter(end - start) {
         return Err(Refusal::EmptySpan);
     }
     if limits.frames_per_look < 2 {
         return Err(Refusal::NoFramesLeft);
     }
     let (first, last) = (start.max(held.0), end.min(held.1));
-    if !(last - first >= SHORTEST_S) {
+    if is_shorter(last - first) {
         return Err(Refusal::NothingStored);
     }
     let wanted = even(frames);
     let frames = wanted.min(limits.frames_per_look & !1);
     let clamped = first != start || last != end || frames != wanted;
     Ok(Look { start: tenth(first), end: tenth(last), frames, clamped })
+}
+
+/// Whether a span has no usable length; so has one that is no number.
+fn is_shorter(seconds: f64) -> bool {
+    seconds.is_nan() || seconds < SHORTEST_S
 }
 
 fn even(frames: u32) -> u32 {

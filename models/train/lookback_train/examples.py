@@ -125,7 +125,12 @@ def encode_traces(
 
 
 def render_shards(
-    folder: Path, weights: Path, binary: Path, files: tuple[Path, Path], start: int, shards: int,
+    folder: Path,
+    weights: Path,
+    binary: Path,
+    files: tuple[Path, Path],
+    start: int,
+    shards: int,
     per_shard: int,
 ) -> None:
     """Fills `folder` with shards of encoded episodes, in a process of its own; resumes."""

@@ -83,7 +83,12 @@ def run(plan: Plan, work: Path, out: Path, seed: int, until: str) -> None:
     train_folder, val_folder = work / "shards", work / "val"
     examples.render_shards(val_folder, weights, binary, files, oracle.VAL, 1, plan.val_episodes)
     renderer = examples.render_in_background(
-        train_folder, weights, binary, files, oracle.TRAIN + seed * 600_000, plan.shards,
+        train_folder,
+        weights,
+        binary,
+        files,
+        oracle.TRAIN + seed * 600_000,
+        plan.shards,
         plan.per_shard,
     )
     data = examples.DataSet(train_folder, tokenizer)
@@ -92,8 +97,15 @@ def run(plan: Plan, work: Path, out: Path, seed: int, until: str) -> None:
     seen = Perception(len(json.loads(state["classes"])))
     seen.load_state_dict(state["perception"])
     sft.train(
-        data, val, shape(files[0], tokenizer.get_vocab_size()), seen, work / "policy.pt",
-        plan.sft_steps, seed, plan.shards * plan.per_shard, plan.report,
+        data,
+        val,
+        shape(files[0], tokenizer.get_vocab_size()),
+        seen,
+        work / "policy.pt",
+        plan.sft_steps,
+        seed,
+        plan.shards * plan.per_shard,
+        plan.report,
     )
     renderer.terminate()
     if until == "sft":
@@ -122,8 +134,16 @@ def shape(manifest: Path, vocabulary: int) -> Shape:
     """The decoder's shape from the manifest."""
     d = tomllib.loads(manifest.read_text())["decoder"]
     return Shape(
-        d["hidden"], d["layers"], d["heads"], d["kv_heads"], d["head_dim"], d["intermediate"],
-        vocabulary, d["rope_theta"], tuple(d["mrope_section"]), d["rms_eps"],
+        d["hidden"],
+        d["layers"],
+        d["heads"],
+        d["kv_heads"],
+        d["head_dim"],
+        d["intermediate"],
+        vocabulary,
+        d["rope_theta"],
+        tuple(d["mrope_section"]),
+        d["rms_eps"],
     )
 
 

@@ -47,7 +47,9 @@ def classes(binary: Path) -> list[str]:
     return json.loads(subprocess.run([binary, "classes"], check=True, capture_output=True).stdout)
 
 
-def stream_pairs(binary: Path, start: int, count: int, pairs: int, n_classes: int) -> Iterator[Pairs]:
+def stream_pairs(
+    binary: Path, start: int, count: int, pairs: int, n_classes: int
+) -> Iterator[Pairs]:
     """One record per seed in `[start, start + count)`."""
     arguments = ["pairs", "--from", str(start), "--count", str(count), "--pairs", str(pairs)]
     with _Stream(binary, arguments) as pipe:

@@ -95,7 +95,9 @@ def measure(binary: Path, weights: Path, start: int, seeds: int) -> dict[str, fl
             scores.append(logits.flatten(2).amax(2).numpy())
             truth.append(record.cells.reshape(len(record.cells), len(names), -1).max(2))
     score, label = np.concatenate(scores), np.concatenate(truth)
-    return {n: auc(score[:, i], label[:, i]) for i, n in enumerate(names) if 0 < label[:, i].mean() < 1}
+    return {
+        n: auc(score[:, i], label[:, i]) for i, n in enumerate(names) if 0 < label[:, i].mean() < 1
+    }
 
 
 def auc(scores: np.ndarray, truth: np.ndarray) -> float:

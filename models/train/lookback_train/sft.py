@@ -77,7 +77,9 @@ def train(
     rng = np.random.default_rng(seed)
     perception.eval()
     policy = Policy(shape, perception.head.out_channels, dropout)
-    optimiser = torch.optim.AdamW(policy.parameters(), LEARNING_RATE, (0.9, 0.98), weight_decay=0.05)
+    optimiser = torch.optim.AdamW(
+        policy.parameters(), LEARNING_RATE, (0.9, 0.98), weight_decay=0.05
+    )
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, steps, pct_start=0.05)
     done = 0
     if out.exists():

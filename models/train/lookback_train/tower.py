@@ -71,7 +71,7 @@ class Merger(nn.Module):
         self.deep_out = nn.Sequential(nn.GELU(), nn.Linear(hidden, hidden))
 
     def forward(self, cells: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
-        """`seen` are the perception's logits: the policy is told what the tower was taught to see."""
+        """`seen`: the perception's logits, so that the policy is told what the tower sees."""
         seen = torch.sigmoid(seen)
         tokens = self.tokens(torch.cat([cells[:, MIDDLE:], seen], 1)).flatten(2).transpose(1, 2)
         deep = self.deep(torch.cat([cells[:, :MIDDLE], seen], 1)).flatten(2).transpose(1, 2)

@@ -7,8 +7,16 @@ import torch
 
 from lookback_train.decoder import Decoder, Shape, mrope, walk_positions
 
-TINY = Shape(hidden=32, layers=3, heads=4, kv_heads=2, head_dim=8, intermediate=48, vocab=50,
-             mrope_section=(2, 1, 1))
+TINY = Shape(
+    hidden=32,
+    layers=3,
+    heads=4,
+    kv_heads=2,
+    head_dim=8,
+    intermediate=48,
+    vocab=50,
+    mrope_section=(2, 1, 1),
+)
 
 
 def decoder(seed: int = 1) -> Decoder:
@@ -126,15 +134,25 @@ def test_it_is_the_text_model_of_qwen3_vl() -> None:
     from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextModel
 
     s, ours = TINY, decoder()
-    theirs = Qwen3VLTextModel(Qwen3VLTextConfig(
-        vocab_size=s.vocab, hidden_size=s.hidden, intermediate_size=s.intermediate,
-        num_hidden_layers=s.layers, num_attention_heads=s.heads, num_key_value_heads=s.kv_heads,
-        head_dim=s.head_dim, rms_norm_eps=s.rms_eps, pad_token_id=0,
-        rope_parameters={
-            "rope_type": "default", "rope_theta": s.rope_theta,
-            "mrope_section": list(s.mrope_section), "mrope_interleaved": True,
-        },
-    )).eval()
+    theirs = Qwen3VLTextModel(
+        Qwen3VLTextConfig(
+            vocab_size=s.vocab,
+            hidden_size=s.hidden,
+            intermediate_size=s.intermediate,
+            num_hidden_layers=s.layers,
+            num_attention_heads=s.heads,
+            num_key_value_heads=s.kv_heads,
+            head_dim=s.head_dim,
+            rms_norm_eps=s.rms_eps,
+            pad_token_id=0,
+            rope_parameters={
+                "rope_type": "default",
+                "rope_theta": s.rope_theta,
+                "mrope_section": list(s.mrope_section),
+                "mrope_interleaved": True,
+            },
+        )
+    ).eval()
     missing, unexpected = theirs.load_state_dict(ours.state_dict(), strict=False)
     assert not missing and not unexpected
     pads = [False] * 4 + [True] * 6 + [False] * 3
@@ -146,7 +164,10 @@ def test_it_is_the_text_model_of_qwen3_vl() -> None:
     with torch.inference_mode():
         mine = ours(x, positions, deep)
         reference = theirs(
-            inputs_embeds=x, position_ids=positions.permute(2, 0, 1), visual_pos_masks=is_pad,
-            deepstack_visual_embeds=seen, use_cache=False,
+            inputs_embeds=x,
+            position_ids=positions.permute(2, 0, 1),
+            visual_pos_masks=is_pad,
+            deepstack_visual_embeds=seen,
+            use_cache=False,
         ).last_hidden_state
     assert torch.allclose(mine, reference, atol=2e-5)

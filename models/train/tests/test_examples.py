@@ -85,8 +85,13 @@ def test_features_are_found_across_blocks() -> None:
 def written(ids: list[int], pairs: list[int], probes: list[int], anomalous: bool) -> Example:
     n = len(ids)
     return Example(
-        np.array(ids), np.ones(n, np.float32), np.array(probes),
-        np.arange(3 * n, dtype=np.int32).reshape(n, 3), np.array(pairs), anomalous, 0,
+        np.array(ids),
+        np.ones(n, np.float32),
+        np.array(probes),
+        np.arange(3 * n, dtype=np.int32).reshape(n, 3),
+        np.array(pairs),
+        anomalous,
+        0,
     )
 
 

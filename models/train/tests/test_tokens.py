@@ -6,7 +6,7 @@ from tokenizers import Tokenizer
 from lookback_train import tokens
 
 TURN = (
-    '<think>\nSomeone lies on the ground. p 0.4\n</think>\n<tool_call>\n'
+    "<think>\nSomeone lies on the ground. p 0.4\n</think>\n<tool_call>\n"
     '{"name":"backtrack","arguments":{"anchor":61.5,"span":8.0,"frames":8}}\n</tool_call>'
 )
 
