@@ -21,8 +21,16 @@ use std::{
 /// Pairs of one run of the vision tower: bounds its memory, and is enough to keep it busy.
 const BATCH: usize = 8;
 
-/// Prefixes whose state is kept. A device uses one for each camera's own words.
-const PREFIXES: usize = 8;
+/// Memory for the states after known prefixes. A device has one prefix for each camera's own words;
+/// one of 400 tokens is a few MB in a small policy and 90 MB in one of 2B, and the last is kept in
+/// any case.
+const PREFIX_BYTES: usize = 64 << 20;
+
+/// Memory for visual tokens: everything of two inquiries in a small policy.
+const PAIR_BYTES: usize = 64 << 20;
+
+/// Pairs that are kept however large they are: what one look brings.
+const PAIRS_AT_LEAST: usize = 16;
 
 /// How an engine is to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,8 +95,7 @@ impl Engine {
         grammars.quiet();
         let report = report.join("\n");
         tracing::info!(bundle = bundle.id(), engine = id, report, "engine loaded");
-        // Everything of this inquiry and of the one before it.
-        let pairs = PairCache::new(2 * manifest.inquiry.max_frames);
+        let pairs = PairCache::new((PAIR_BYTES / pair_bytes(&manifest)).max(PAIRS_AT_LEAST));
         let core = Core {
             id,
             report,
@@ -176,10 +183,12 @@ impl Engine {
         let mut session = Session::empty(core.clone())?;
         session.feed(&[crate::Piece::Text(prefix)])?;
         core.counters.prefixes_computed.fetch_add(1, Ordering::Relaxed);
-        if prefixes.len() == PREFIXES {
+        prefixes.push(session.as_prefix(prefix));
+        let tokens =
+            |prefixes: &[Prefix]| prefixes.iter().map(|known| known.ids.len()).sum::<usize>();
+        while prefixes.len() > 1 && tokens(&prefixes) * token_bytes(&core.manifest) > PREFIX_BYTES {
             prefixes.remove(0);
         }
-        prefixes.push(session.as_prefix(prefix));
         Ok(session)
     }
 
@@ -233,6 +242,18 @@ impl Core {
             })
             .collect())
     }
+}
+
+/// What the visual tokens and DeepStack features of a pair take.
+fn pair_bytes(manifest: &Manifest) -> usize {
+    let geometry = &manifest.geometry;
+    (1 + geometry.deepstack) * geometry.tokens_per_pair * manifest.decoder.hidden * size_of::<f32>()
+}
+
+/// What the keys and values of a token take.
+fn token_bytes(manifest: &Manifest) -> usize {
+    let bundle::Decoder { layers, kv_heads, head_dim, .. } = manifest.decoder;
+    2 * layers * kv_heads * head_dim * size_of::<f32>()
 }
 
 /// [`Stats`] while they grow.

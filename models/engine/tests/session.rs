@@ -162,8 +162,8 @@ fn a_pair_has_the_same_tokens_whatever_it_was_encoded_with() {
     };
     let together: Vec<Arc<PairTokens>> = engine().encode(&pairs(0..12)).unwrap();
     let alone = engine();
-    for i in 0..12 {
-        assert_eq!(alone.encode(&pairs(i..i + 1)).unwrap()[0], together[i], "pair {i}");
+    for (i, tokens) in together.iter().enumerate() {
+        assert_eq!(alone.encode(&pairs(i..i + 1)).unwrap()[0], *tokens, "pair {i}");
     }
 }
 
