@@ -13,14 +13,14 @@
 use crate::Gate;
 use hal_camera::{Luma, MediaTime};
 
-/// A gate that learns the place and scores lasting change in it. Its score is 0.5 when about five
-/// cells (a person in the middle distance is twenty) have settled into something else within two
-/// seconds.
+/// A gate that learns the place and scores lasting change in it. Its score is 0.5 when three or four
+/// cells (a person in the middle distance is twenty) have settled into something else within a
+/// second.
 #[derive(Clone, Debug, Default)]
 pub struct BackgroundGate {
     /// The time and the cells of the newest frame; none before the first.
     newest: Option<(MediaTime, Vec<Cell>)>,
-    /// Cells that settled into something else lately; halves every second.
+    /// Cells that settled into something else lately; halves every second or so.
     settled: f32,
 }
 
@@ -48,19 +48,22 @@ const FIRST_NOISE: f32 = 0.01;
 /// long.
 const HOLD_S: f32 = 1.0;
 /// Time constants in seconds: of the present (a few frames), of what a settled cell is taken to be,
-/// of the noise of cells that are still, and of those that move. The last makes a tree in the wind
-/// part of the place.
+/// and of its noise.
 const PRESENT_S: f32 = 0.7;
 const STATE_S: f32 = 10.0;
 const NOISE_S: f32 = 20.0;
-const RESTLESS_S: f32 = 90.0;
+/// A cell that has settled anew so often lately (halves in a minute and a half) does so by its
+/// nature, as a flag or a tree in the wind, and no longer counts.
+const HABIT: f32 = 4.0;
+const HABIT_S: f32 = 130.0;
 /// Time constant of the score's decay.
 const DECAY_S: f32 = 1.5;
 /// Time between frames counts at most so much: after a gap one frame must not decide everything.
 const LONGEST_STEP_S: f64 = 1.0;
 
-/// Settled cells that make the score 0.5.
-const HALF_SCORE_CELLS: f32 = 4.5;
+/// Settled cells that make the score 0.5. Chosen on simulated training scenes; between 3 and 6 the
+/// share of stories found and the wakes change little.
+const HALF_SCORE_CELLS: f32 = 3.5;
 
 /// What is known of one cell; contrasts against its surroundings, in natural logarithms.
 #[derive(Clone, Copy, Debug)]
@@ -73,6 +76,8 @@ struct Cell {
     noise: f32,
     /// How long it has held still.
     still_s: f32,
+    /// How often it has settled into something else lately.
+    habit: f32,
 }
 
 impl Gate for BackgroundGate {
@@ -115,7 +120,7 @@ struct Rates {
     present: f32,
     state: f32,
     noise: f32,
-    restless: f32,
+    habit_kept: f32,
     /// The share of the score that is left.
     kept: f32,
 }
@@ -128,7 +133,7 @@ impl Rates {
             present: rate(PRESENT_S),
             state: rate(STATE_S),
             noise: rate(NOISE_S),
-            restless: rate(RESTLESS_S),
+            habit_kept: (-step_s / HABIT_S).exp(),
             kept: (-step_s / DECAY_S).exp(),
         }
     }
@@ -140,7 +145,7 @@ struct Changed;
 impl Cell {
     fn new(contrast: f32) -> Self {
         // Settled from the start: the place as it is found is what it is.
-        Self { state: contrast, present: contrast, noise: FIRST_NOISE, still_s: HOLD_S }
+        Self { state: contrast, present: contrast, noise: FIRST_NOISE, still_s: HOLD_S, habit: 0.0 }
     }
 
     fn see(&mut self, contrast: f32, rates: &Rates) -> Option<Changed> {
@@ -148,14 +153,18 @@ impl Cell {
         let deviation = (contrast - self.present).abs();
         self.present += rates.present * (contrast - self.present);
         let moves = deviation > threshold;
-        self.noise += if moves { rates.restless } else { rates.noise } * (deviation - self.noise);
+        if !moves {
+            self.noise += rates.noise * (deviation - self.noise);
+        }
+        self.habit *= rates.habit_kept;
         self.still_s = if moves { 0.0 } else { self.still_s + rates.step_s };
         if self.still_s < HOLD_S {
             return None;
         }
         if (self.present - self.state).abs() > threshold {
             self.state = self.present;
-            return Some(Changed);
+            self.habit += 1.0;
+            return (self.habit < HABIT).then_some(Changed);
         }
         // Sun and season: slow change is part of the place.
         self.state += rates.state * (self.present - self.state);
@@ -266,7 +275,7 @@ mod tests {
     fn gain_that_drifts_and_gain_that_jumps_score_nothing() {
         let drift = |t: f64| 1.0 + 0.3 * (t / 5.0).sin() as f32;
         assert!(peak(0.0, 60.0, |frame, t| picture(frame, drift(t), |_, _| None)) < 0.05);
-        let jump = |t: f64| if (t / 15.0) as u32 % 2 == 0 { 0.7 } else { 1.3 };
+        let jump = |t: f64| if (t / 15.0).fract() < 0.5 { 0.7 } else { 1.3 };
         assert!(peak(0.0, 60.0, |frame, t| picture(frame, jump(t), |_, _| None)) < 0.05);
     }
 
@@ -299,11 +308,11 @@ mod tests {
 
     #[test]
     fn something_restless_becomes_part_of_the_place() {
-        // A bush whose leaves are dark or bright for half a second or two, as the wind has it.
-        let bush = |frame: u32| {
+        // A flag: its folds are dark or bright for two seconds or three, as the wind has it.
+        let flag = |frame: u32| {
             move |x: usize, y: usize| {
-                let leaf = (x / 4 * 7 + y / 4 * 13) as u32;
-                let wind = (frame / 5 + leaf).wrapping_mul(2_654_435_761) >> 28;
+                let fold = (x / 8 * 7 + y / 8 * 13) as u32;
+                let wind = (frame / 10 + fold).wrapping_mul(2_654_435_761) >> 28;
                 ((120..150).contains(&x) && (40..70).contains(&y)).then_some(if wind < 8 {
                     60.0
                 } else {
@@ -311,8 +320,10 @@ mod tests {
                 })
             }
         };
-        let settled = peak(300.0, 420.0, |frame, _| picture(frame, 1.0, bush(frame)));
-        assert!(settled < 0.5, "{settled}");
+        let at_first = peak(0.0, 20.0, |frame, _| picture(frame, 1.0, flag(frame)));
+        assert!(at_first > 0.5, "{at_first}");
+        let settled = peak(60.0, 160.0, |frame, _| picture(frame, 1.0, flag(frame)));
+        assert!(settled < 0.2, "{settled}");
     }
 
     #[test]

@@ -92,3 +92,52 @@ impl Sentinel {
         Watched { saliency: self.saliency, wake }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scores 0.1, 0.2, 0.3 …, then what is no number.
+    struct Counting(u32);
+
+    impl Gate for Counting {
+        fn score(&mut self, _: &Luma, _: MediaTime) -> f32 {
+            self.0 += 1;
+            if self.0 < 4 { self.0 as f32 / 10.0 } else { f32::NAN }
+        }
+
+        fn describe(&self) -> String {
+            "counting".to_owned()
+        }
+    }
+
+    #[test]
+    fn every_nth_frame_is_scored_and_the_others_keep_the_score() {
+        let options = SentinelOptions { every_nth: 3, ..SentinelOptions::default() };
+        let mut sentinel = Sentinel::with_gate(options, Box::new(Counting(0)));
+        let luma = Luma { width: 1, height: 1, pixels: vec![0] };
+        let seen: Vec<(bool, f32)> = (0..9)
+            .map(|i| {
+                let wanted = sentinel.wants_next();
+                let at = MediaTime(i * 125_000);
+                // Half of the frames that are not wanted are handed over all the same.
+                let pass = !wanted && i % 2 == 0;
+                let watched = if pass { sentinel.pass(at) } else { sentinel.watch(&luma, at) };
+                (wanted, watched.saliency)
+            })
+            .collect();
+        let (yes, no) = (true, false);
+        let expected = [(yes, 0.1), (no, 0.1), (no, 0.1), (yes, 0.2), (no, 0.2), (no, 0.2)];
+        assert_eq!(seen[..6], expected);
+        assert_eq!(seen[6..], [(yes, 0.3), (no, 0.3), (no, 0.3)]);
+    }
+
+    #[test]
+    fn a_gate_that_lost_its_numbers_wakes_rather_than_sleeps() {
+        let options = SentinelOptions { every_nth: 1, ..SentinelOptions::default() };
+        let mut sentinel = Sentinel::with_gate(options, Box::new(Counting(3)));
+        let luma = Luma { width: 1, height: 1, pixels: vec![0] };
+        let wake = sentinel.watch(&luma, MediaTime(0)).wake;
+        assert_eq!(wake.map(|w| (w.reason, w.saliency)), Some((WakeReason::Saliency, 1.0)));
+    }
+}

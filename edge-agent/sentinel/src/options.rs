@@ -14,7 +14,7 @@ pub struct SentinelOptions {
     /// threshold wakes it over and over.
     pub rest_at: f32,
     /// Seconds after a wake in which it does not wake again; what comes in them is not forgotten but
-    /// wakes it when they are over.
+    /// wakes it when they are over. Longer costs fewer inquiries in a busy place, and delays some.
     pub refractory_s: f64,
     /// Seconds without any wake after which it wakes regardless, on patrol. 0 (here: `None`) turns
     /// patrols off.
