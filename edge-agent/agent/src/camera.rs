@@ -35,8 +35,7 @@ pub fn open(source: &str, stop: Arc<AtomicBool>) -> Result<(Box<dyn Camera>, Pac
                 return Err(error);
             }
             let name = spec.split(',').next().unwrap_or(&spec).to_owned();
-            let open =
-                move || Ok(Box::new(V4l2Camera::from_spec(&spec)?) as Box<dyn Camera>);
+            let open = move || Ok(Box::new(V4l2Camera::from_spec(&spec)?) as Box<dyn Camera>);
             let camera = Reopening::new(name, open, move |p| pause(p, &stop), SystemClock);
             Ok((Box::new(camera), Pace::Live))
         }

@@ -2,12 +2,15 @@
 
 use crate::incidents::{Finding, Incidents, Step as Meeting, Thresholds};
 use anyhow::Context;
-use event_log::{EventId, EventLog, EventRow, EvidenceItem, Incident, Level, Phase};
-use frame_store::{FrameStore, PinId};
+use event_log::{
+    Bound, EventId, EventLog, EventRow, EvidenceItem, Incident, Level, LogError, Phase,
+};
+use frame_store::{FrameId, FrameStore, PinId, StoreError};
 use hal_camera::{CameraId, ClockQuality, MediaTime, Span, WallTime};
 use inquiry::Report;
 use policy::{Outcome, SeenFrame, StoppedBy};
 use serde_json::json;
+use std::collections::HashSet;
 
 /// What the threads of the path report to the log.
 pub enum Conclusion {
@@ -68,6 +71,7 @@ pub struct Concluder<'a> {
     thresholds: Thresholds,
     cameras: Vec<String>,
     report_normal: bool,
+    rows_max: u64,
     bundle: String,
     engine: String,
     incidents: Incidents<Known>,
@@ -93,6 +97,8 @@ pub struct Terms {
     pub cameras: Vec<String>,
     /// Whether inquiries that found nothing are events of level `info`.
     pub report_normal: bool,
+    /// Most events that the log may hold.
+    pub rows_max: u64,
     /// Findings of one label nearer than this are one incident, in seconds.
     pub merge_gap_s: f64,
     /// The policy's id.
@@ -115,7 +121,8 @@ impl<'a> Concluder<'a> {
         terms: Terms,
         listener: Box<dyn Listener + 'a>,
     ) -> Self {
-        let Terms { thresholds, cameras, report_normal, merge_gap_s, bundle, engine, clock } = terms;
+        let Terms { thresholds, cameras, report_normal, rows_max, .. } = terms;
+        let Terms { merge_gap_s, bundle, engine, clock, .. } = terms;
         let (incidents, said) = (Incidents::new(merge_gap_s), vec![None; cameras.len()]);
         Self {
             store,
@@ -123,6 +130,7 @@ impl<'a> Concluder<'a> {
             thresholds,
             cameras,
             report_normal,
+            rows_max,
             bundle,
             engine,
             incidents,
@@ -252,10 +260,16 @@ impl<'a> Concluder<'a> {
 
     /// Pins the evidence, then records the event: in that order, so that an event that exists has
     /// its evidence (invariant I1).
-    fn record(&mut self, finding: &Finding, level: Level, report: &Report) -> anyhow::Result<Known> {
+    fn record(
+        &mut self,
+        finding: &Finding,
+        level: Level,
+        report: &Report,
+    ) -> anyhow::Result<Known> {
         let pin = self.pin(report)?;
         let incident = self.incident(finding, level, report, pin);
         let id = self.log.record(&incident, (self.clock)()).context("cannot record an event")?;
+        self.retire(self.rows_max)?;
         Ok(Known { id, incident })
     }
 
@@ -276,7 +290,9 @@ impl<'a> Concluder<'a> {
         incident.start = moved(old.start, merged.span.start, old.start_media);
         incident.end = moved(old.end, merged.span.end, old.end_media);
         (incident.start_media, incident.end_media) = (merged.span.start, merged.span.end);
-        self.log.update(&id, &incident, Phase::Update).context("cannot update an event")?;
+        if !self.change(&id, &incident, Phase::Update)? {
+            return Ok(());
+        }
         if let (Some(pin), true) = (old.pin, old.pin != incident.pin) {
             self.store.unpin(PinId(pin)).unwrap_or_else(|e| self.listener.trouble(&e.to_string()));
         }
@@ -285,8 +301,19 @@ impl<'a> Concluder<'a> {
     }
 
     fn end(&mut self, known: Known) -> anyhow::Result<()> {
-        self.log.update(&known.id, &known.incident, Phase::End).context("cannot end an event")?;
-        self.listen(&known.id, Phase::End)
+        if self.change(&known.id, &known.incident, Phase::End)? {
+            self.listen(&known.id, Phase::End)?;
+        }
+        Ok(())
+    }
+
+    /// Changes an event; `false` if it was retired meanwhile to make room.
+    fn change(&mut self, id: &EventId, incident: &Incident, phase: Phase) -> anyhow::Result<bool> {
+        match self.log.update(id, incident, phase) {
+            Ok(()) => Ok(true),
+            Err(LogError::Unknown { .. }) => Ok(false),
+            Err(error) => Err(error).context("cannot change an event"),
+        }
     }
 
     fn listen(&mut self, id: &EventId, phase: Phase) -> anyhow::Result<()> {
@@ -296,9 +323,29 @@ impl<'a> Concluder<'a> {
         Ok(())
     }
 
-    fn pin(&self, report: &Report) -> anyhow::Result<PinId> {
-        let frames: Vec<_> = report.evidence.iter().copied().collect();
-        self.store.pin(&frames).context("cannot keep the evidence of an event")
+    fn pin(&mut self, report: &Report) -> anyhow::Result<PinId> {
+        let frames: Vec<FrameId> = report.evidence.iter().copied().collect();
+        let pinned = match self.store.pin(&frames) {
+            Err(StoreError::EvidenceFull { .. }) => {
+                // A tenth of the events that have evidence make room, and the log says so.
+                let with_evidence = self.log.pins()?.len() as u64;
+                self.retire((with_evidence - with_evidence / 10).max(1))?;
+                self.store.pin(&frames)
+            }
+            other => other,
+        };
+        pinned.context("cannot keep the evidence of an event")
+    }
+
+    /// Keeps the log within `rows` events (invariant I7); evidence that no event cites any more goes
+    /// after the commit.
+    fn retire(&mut self, rows: u64) -> anyhow::Result<()> {
+        let bound = Bound { rows: Some(rows), bytes: None };
+        let Some((_, pruned)) = self.log.prune(bound, (self.clock)())? else { return Ok(()) };
+        tracing::warn!(?pruned, "retired events to make room");
+        let cited: HashSet<PinId> = self.log.pins()?.into_iter().map(PinId).collect();
+        self.store.orphan_pins(&cited)?;
+        Ok(())
     }
 
     fn incident(&self, finding: &Finding, level: Level, report: &Report, pin: PinId) -> Incident {

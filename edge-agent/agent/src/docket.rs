@@ -29,6 +29,15 @@ pub struct Due {
     pub saliency: f32,
 }
 
+/// Which settled inquiry goes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// The most salient: when there is not time for all, the best use of it.
+    Salience,
+    /// The oldest: a recording is told in its own order, whatever the machine's speed.
+    Time,
+}
+
 /// Inquiries that wait.
 #[derive(Debug)]
 pub struct Docket {
@@ -36,6 +45,7 @@ pub struct Docket {
     settle_s: f64,
     /// How many settled inquiries may wait for the policy.
     most: usize,
+    order: Order,
     settling: Vec<Due>,
     settled: VecDeque<Due>,
     given_up: u64,
@@ -47,9 +57,9 @@ const LONGEST_WAIT: f64 = 5.0;
 
 impl Docket {
     /// An empty docket for windows `[t − look_back_s, t + settle_s]`, of at most `most` waiting.
-    pub fn new(look_back_s: f64, settle_s: f64, most: usize) -> Self {
+    pub fn new(look_back_s: f64, settle_s: f64, most: usize, order: Order) -> Self {
         let (settling, settled) = (vec![], VecDeque::new());
-        Self { look_back_s, settle_s, most, settling, settled, given_up: 0 }
+        Self { look_back_s, settle_s, most, order, settling, settled, given_up: 0 }
     }
 
     /// The sentinel woke, or a patrol is due.
@@ -100,18 +110,16 @@ impl Docket {
         self.settled.len() >= self.most
     }
 
-    /// The next inquiry: the most salient; of equals the oldest.
+    /// The next inquiry, by the docket's order; of equally salient ones the oldest.
     pub fn next(&mut self) -> Option<Due> {
+        if self.order == Order::Time {
+            return self.settled.pop_front();
+        }
         let best = (0..self.settled.len()).max_by(|&a, &b| {
             let (a_due, b_due) = (&self.settled[a], &self.settled[b]);
             a_due.saliency.total_cmp(&b_due.saliency).then(b.cmp(&a))
         })?;
         self.settled.remove(best)
-    }
-
-    /// How many wait for the policy.
-    pub fn waiting(&self) -> usize {
-        self.settled.len()
     }
 
     /// Inquiries given up since the last call.
@@ -133,7 +141,7 @@ mod tests {
 
     #[test]
     fn a_wake_waits_until_its_footage_has_settled() {
-        let mut docket = Docket::new(120.0, 2.0, 4);
+        let mut docket = Docket::new(120.0, 2.0, 4, Order::Salience);
         docket.wake(A, t(200.0), 0.5, Cause::Wake);
         docket.advance(A, t(201.9));
         assert_eq!(docket.next(), None);
@@ -145,7 +153,7 @@ mod tests {
 
     #[test]
     fn wakes_that_overlap_extend_one_inquiry_and_not_for_ever() {
-        let mut docket = Docket::new(120.0, 2.0, 4);
+        let mut docket = Docket::new(120.0, 2.0, 4, Order::Salience);
         for i in 0..100 {
             docket.wake(A, t(200.0 + f64::from(i)), 0.1, Cause::Wake);
         }
@@ -156,8 +164,20 @@ mod tests {
     }
 
     #[test]
+    fn a_recording_is_looked_at_in_its_own_order() {
+        let mut docket = Docket::new(120.0, 2.0, 4, Order::Time);
+        for (at, saliency) in [(200.0, 0.2), (300.0, 0.9), (400.0, 0.5)] {
+            docket.wake(A, t(at), saliency, Cause::Wake);
+            docket.advance(A, t(at + 2.0));
+        }
+        let ends: Vec<f64> =
+            std::iter::from_fn(|| docket.next()).map(|d| d.window.end.as_s()).collect();
+        assert_eq!(ends, [202.0, 302.0, 402.0]);
+    }
+
+    #[test]
     fn the_most_salient_goes_first_and_the_least_is_given_up_and_counted() {
-        let mut docket = Docket::new(120.0, 2.0, 2);
+        let mut docket = Docket::new(120.0, 2.0, 2, Order::Salience);
         for (camera, saliency) in [(A, 0.2), (B, 0.9), (CameraId(2), 0.5)] {
             docket.wake(camera, t(200.0), saliency, Cause::Wake);
             docket.advance(camera, t(300.0));

@@ -87,11 +87,7 @@ impl<E: Clone> Incidents<E> {
                     score: old.score.max(new.score),
                     ..old.clone()
                 };
-                Step::Update {
-                    event: open.event.clone(),
-                    merged,
-                    surer: new.score > old.score,
-                }
+                Step::Update { event: open.event.clone(), merged, surer: new.score > old.score }
             }
         }
     }
@@ -106,9 +102,8 @@ impl<E: Clone> Incidents<E> {
 
     /// Incidents of `camera` that ended more than `quiet_s` before `now`; they are closed.
     pub fn ended(&mut self, camera: CameraId, now: MediaTime, quiet_s: f64) -> Vec<(E, Finding)> {
-        let over = |o: &Open<E>| {
-            o.finding.camera == camera && now.since_s(o.finding.span.end) > quiet_s
-        };
+        let over =
+            |o: &Open<E>| o.finding.camera == camera && now.since_s(o.finding.span.end) > quiet_s;
         let (ended, open) = self.open.drain(..).partition(over);
         self.open = open;
         Vec::into_iter(ended).map(|o: Open<E>| (o.event, o.finding)).collect()

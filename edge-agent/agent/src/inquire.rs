@@ -1,9 +1,12 @@
 //! The command `inquire`: asks the policy about a video file.
 
 use crate::{
-    camera, conclude::{clips_json, findings, stopped_word}, config::Config, draw, listen, parts,
+    camera,
+    conclude::{clips_json, findings, stopped_word},
+    config::Config,
+    draw, listen, parts,
 };
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use frame_store::{FrameStore, RealFs, StoreOptions};
 use hal_camera::{CameraError, CameraId, Capture, MediaTime, Span};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -72,9 +75,7 @@ pub fn run(mut config: Config, arguments: InquireArguments) -> Result<()> {
         bar.inc(1);
     }
     bar.finish_and_clear();
-    let most = |a: &&(Span, Report), b: &&(Span, Report)| {
-        a.1.outcome.p.total_cmp(&b.1.outcome.p)
-    };
+    let most = |a: &&(Span, Report), b: &&(Span, Report)| a.1.outcome.p.total_cmp(&b.1.outcome.p);
     let Some((window, report)) = reports.iter().max_by(most) else {
         bail!("'{path}' is too short to be asked about");
     };
@@ -83,6 +84,7 @@ pub fn run(mut config: Config, arguments: InquireArguments) -> Result<()> {
         std::fs::write(svg, draw::inquiry_svg(&picture))
             .with_context(|| format!("cannot write '{}'", svg.display()))?;
     }
+    let engine = inquirer.engine().id();
     let answer = Answer {
         path,
         held,
@@ -90,7 +92,7 @@ pub fn run(mut config: Config, arguments: InquireArguments) -> Result<()> {
         report,
         threshold: bundle.manifest.thresholds.notice as f32,
         bundle: inquirer.bundle_id(),
-        engine: inquirer.engine().id(),
+        engine: &engine,
         windows: reports.len(),
         damage,
     };

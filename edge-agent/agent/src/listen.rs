@@ -109,8 +109,11 @@ pub fn told(step: &Step) -> String {
         }
         _ => String::new(),
     };
-    let thought =
-        if step.thought.is_empty() { String::new() } else { format!(" — “{}”", step.thought) };
+    let thought = if step.thought.is_empty() {
+        String::new()
+    } else {
+        format!(" — “{}”", step.thought)
+    };
     format!("{:<9} {looked:<26} p {:.2}{thought}", operator(step.op), step.p)
 }
 

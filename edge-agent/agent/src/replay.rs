@@ -34,7 +34,8 @@ pub fn run(mut config: Config, arguments: ReplayArguments) -> Result<()> {
     let rows = match &arguments.event {
         Some(id) => vec![events::find(id, &log)?],
         None => {
-            let query = Query { kinds: Kinds::Incidents, limit: usize::MAX >> 1, ..Query::default() };
+            let query =
+                Query { kinds: Kinds::Incidents, limit: usize::MAX >> 1, ..Query::default() };
             log.events(&query)?
         }
     };

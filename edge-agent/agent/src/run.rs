@@ -1,8 +1,13 @@
 //! The command `run`: opens the rooms, watches, closes them.
 
 use crate::{
-    camera, conclude::{Concluder, Listener, Terms}, config::{self, Config},
-    incidents::Thresholds, listen::{Lines, Readable}, parts, watch::{self, Plan, Watched},
+    camera,
+    conclude::{Concluder, Listener, Terms},
+    config::{self, Config},
+    incidents::Thresholds,
+    listen::{Lines, Readable},
+    parts,
+    watch::{self, Plan, Watched},
 };
 use anyhow::{Context, Result};
 use frame_store::{FrameStore, PinId};
@@ -67,6 +72,7 @@ pub fn run(mut config: Config, arguments: RunArguments) -> Result<()> {
         },
         cameras: config.cameras.iter().map(|c| c.name.clone()).collect(),
         report_normal: config.events.report_normal,
+        rows_max: config.events.rows_max,
         merge_gap_s: config.events.merge_gap_s,
         bundle: inquirer.bundle_id().to_owned(),
         engine: inquirer.engine().id().to_owned(),

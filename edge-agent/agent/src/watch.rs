@@ -10,8 +10,8 @@
 //! so that its result does not depend on the machine.
 
 use crate::{
-    conclude::{Conclusion, Concluder, Trouble},
-    docket::{Cause, Docket},
+    conclude::{Concluder, Conclusion, Trouble},
+    docket::{Cause, Docket, Order},
 };
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use frame_store::FrameStore;
@@ -94,7 +94,10 @@ pub fn watch(
     concluder: &mut Concluder<'_>,
     stop: &AtomicBool,
 ) -> anyhow::Result<Tally> {
-    let docket = Shared::new(Docket::new(plan.look_back_s, plan.settle_s, INQUIRIES_QUEUED));
+    let live = cameras.iter().any(|c| c.pace == Pace::Live);
+    let order = if live { Order::Salience } else { Order::Time };
+    let (before, after) = (plan.look_back_s, plan.settle_s);
+    let docket = Shared::new(Docket::new(before, after, INQUIRIES_QUEUED, order));
     let dropped = AtomicU64::new(0);
     let normals: Vec<String> = cameras.iter().map(|c| c.normal.clone()).collect();
     let mut tally = thread::scope(|scope| {
@@ -112,7 +115,8 @@ pub fn watch(
             scope.spawn(move || keep(store, to_keep, kept, &report))
         };
         scope.spawn(|| gate(plan, to_gate, &docket));
-        let inquiries = scope.spawn(|| inquire(&docket, inquirer, store, &normals, concluded, stop));
+        let inquiries =
+            scope.spawn(|| inquire(&docket, inquirer, store, &normals, concluded, stop));
         for conclusion in to_conclude {
             concluder.conclude(conclusion)?;
         }
@@ -135,7 +139,12 @@ struct Seen {
 }
 
 /// Camera → queue. Errors are reported, each once; the camera itself comes back (`hal_linux`).
-fn capture(mut watched: Watched, queue: &Queue<'_>, report: &Sender<Conclusion>, stop: &AtomicBool) {
+fn capture(
+    mut watched: Watched,
+    queue: &Queue<'_>,
+    report: &Sender<Conclusion>,
+    stop: &AtomicBool,
+) {
     let Watched { id, pace, .. } = watched;
     while !stop.load(Ordering::Relaxed) {
         match watched.camera.capture() {
@@ -224,7 +233,11 @@ fn gate(plan: &Plan, frames: Receiver<Seen>, docket: &Shared) {
             continue;
         };
         *newest = Some(frame.media_time);
-        let wake = decode_luma(&frame).ok().and_then(|l| sentinel.watch(&l, frame.media_time).wake);
+        let scored = if sentinel.wants_next() { decode_luma(&frame).ok() } else { None };
+        let wake = match scored {
+            Some(luma) => sentinel.watch(&luma, frame.media_time).wake,
+            None => sentinel.pass(frame.media_time).wake,
+        };
         let mut open = docket.lock();
         if let Some(wake) = wake {
             let cause = match wake.reason {
@@ -368,4 +381,3 @@ impl Shared {
         }
     }
 }
-

@@ -10,9 +10,7 @@ use bundle::Bundle;
 use clap::{Parser, ValueEnum};
 use engine::{Engine, EngineOptions};
 use frame_store::{FrameHash, FrameId, StoreError, StoredFrame};
-use hal_camera::{
-    CameraId, ClockQuality, Encoding, Frame, MediaTime, Span, WallTime,
-};
+use hal_camera::{CameraId, ClockQuality, Encoding, Frame, MediaTime, Span, WallTime};
 use hal_sim::{HEIGHT, Incidents, Scene, SceneSpec, WIDTH};
 use inquiry::{Footage, Inquirer, Request};
 use oracle::{WINDOW_S, harmful_intervals, window_of};
@@ -140,8 +138,7 @@ fn one(inquirer: &mut Inquirer, seed: u64) -> Result<Result1> {
     let request = Request { window, woken_at, normal: String::new(), budgets: None };
     let report = inquirer.inquire(&footage, &request)?;
     let outcome = &report.outcome;
-    let labels: Vec<&str> =
-        stories.iter().filter(|s| s.harmful).map(|s| s.kind.label()).collect();
+    let labels: Vec<&str> = stories.iter().filter(|s| s.harmful).map(|s| s.kind.label()).collect();
     Ok(Result1 {
         anomalous: !truth.is_empty(),
         kinds: stories.iter().map(|s| (s.kind.label().to_owned(), s.harmful)).collect(),
@@ -199,8 +196,7 @@ fn per_kind(results: &[Result1]) -> Vec<(String, f64, usize)> {
         .map(|kind| {
             let label = kind.label();
             let has = |r: &Result1| r.kinds.iter().any(|(k, harmful)| k == label && *harmful);
-            let of: Vec<&Result1> =
-                results.iter().filter(|r| !r.anomalous || has(r)).collect();
+            let of: Vec<&Result1> = results.iter().filter(|r| !r.anomalous || has(r)).collect();
             let scores: Vec<f64> = of.iter().map(|r| r.active).collect();
             let truth: Vec<bool> = of.iter().map(|r| r.anomalous).collect();
             let n = truth.iter().filter(|&&t| t).count();

@@ -6,7 +6,7 @@ use engine::{Engine, EngineError, Grammar, PairInput, PairKey, PairTokens, Piece
 use frame_store::{FrameId, StoreError};
 use hal_camera::{Luma, MediaTime, Span, WallTime, decode_luma};
 use policy::{
-    Budgets, ChatTemplate, Effect, Fed, Inquiry, Input, Look, Message, Outcome, Role, SeenFrame,
+    Budgets, ChatTemplate, Effect, Fed, Input, Inquiry, Look, Message, Outcome, Role, SeenFrame,
     Setup, TemplateError, fed_pieces, moments, tool_schemas,
 };
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
@@ -115,8 +115,8 @@ impl Inquirer {
     pub fn new(bundle: &Bundle, engine: Engine) -> Result<Self, InquiryError> {
         let manifest = &bundle.manifest;
         let part = bundle::CHAT_TEMPLATE;
-        let source = String::from_utf8(bundle.read(part)?)
-            .map_err(|_| InquiryError::NotText { part })?;
+        let source =
+            String::from_utf8(bundle.read(part)?).map_err(|_| InquiryError::NotText { part })?;
         let vocabulary = manifest.vocabulary();
         Ok(Self {
             setup: manifest.setup(),
@@ -197,14 +197,12 @@ impl Inquirer {
         loop {
             let input = match effect {
                 Effect::Observe(look) => run.observe(footage, &look),
-                Effect::Consult { max_tokens, must_finish } => {
-                    run.consult(self, inquiry.messages(), max_tokens, must_finish).map(
-                        |(text, tokens, p)| {
-                            let elapsed_ms = started.elapsed().as_millis() as u64;
-                            Input::Said { text, tokens, p, elapsed_ms }
-                        },
-                    )
-                }
+                Effect::Consult { max_tokens, must_finish } => run
+                    .consult(self, inquiry.messages(), max_tokens, must_finish)
+                    .map(|(text, tokens, p)| {
+                        let elapsed_ms = started.elapsed().as_millis() as u64;
+                        Input::Said { text, tokens, p, elapsed_ms }
+                    }),
                 Effect::Finish(outcome) => {
                     run.timing.total_ms = ms(started);
                     let Run { evidence, timing, anchor, .. } = run;

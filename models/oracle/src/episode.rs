@@ -4,8 +4,8 @@ use crate::Teacher;
 use anyhow::{Result, bail};
 use hal_sim::{Scene, Story};
 use policy::{
-    Action, ChatTemplate, Effect, Fed, Inquiry, Input, SeenFrame, Setup, assistant_turn, fed_pieces,
-    moments,
+    Action, ChatTemplate, Effect, Fed, Input, Inquiry, SeenFrame, Setup, assistant_turn,
+    fed_pieces, moments,
 };
 use serde::Serialize;
 

@@ -115,7 +115,8 @@ impl Teacher {
 
     fn backtrack_turn(&self, i: usize, first: Seen) -> Option<(String, Hypothesis, Action)> {
         let story = &self.stories[i];
-        let before = self.seen.iter().rev().find(|s| s.t < first.t - 0.05).map_or(self.held.0, |s| s.t);
+        let before =
+            self.seen.iter().rev().find(|s| s.t < first.t - 0.05).map_or(self.held.0, |s| s.t);
         let gap = first.t - before;
         if gap <= CLOSE_S {
             return None;
@@ -137,7 +138,8 @@ impl Teacher {
         if shown.len() == 1 && may_look && !self.confirmed {
             let (start, end) = (at - 1.0, at + 1.0);
             let thought = format!("{} at {at:.1}, seen once", words.harm);
-            let hypothesis = Hypothesis { clips: vec![self.clip(story, "a closer look")], video_p: None };
+            let hypothesis =
+                Hypothesis { clips: vec![self.clip(story, "a closer look")], video_p: None };
             let action = Action::Sample {
                 start: policy::tenth(start.max(self.held.0)),
                 end: policy::tenth(end.min(self.held.1)),

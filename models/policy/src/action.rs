@@ -207,14 +207,19 @@ mod tests {
     #[test]
     fn numbers_that_are_no_times_are_refused_by_name() {
         let say = |args: &str| {
-            parse_turn(&format!("<tool_call>{{\"name\":\"sample\",\"arguments\":{args}}}</tool_call>"))
+            parse_turn(&format!(
+                "<tool_call>{{\"name\":\"sample\",\"arguments\":{args}}}</tool_call>"
+            ))
         };
         let backwards = say(r#"{"start":9.0,"end":3.0,"frames":8}"#);
         assert_eq!(backwards, Err(ParseError::OutOfRange("end")));
         let far = say(r#"{"start":1e300,"end":3.0,"frames":8}"#);
         assert_eq!(far, Err(ParseError::OutOfRange("start")));
         assert!(matches!(say(r#"{"start":1.0}"#), Err(ParseError::NotAnOperator(_))));
-        assert!(matches!(say(r#"{"start":1,"end":2,"frames":-8}"#), Err(ParseError::NotAnOperator(_))));
+        assert!(matches!(
+            say(r#"{"start":1,"end":2,"frames":-8}"#),
+            Err(ParseError::NotAnOperator(_))
+        ));
         assert_eq!(parse_turn("<tool_call>{"), Err(ParseError::NoToolCall));
     }
 

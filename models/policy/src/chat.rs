@@ -218,7 +218,8 @@ mod tests {
 
     #[test]
     fn a_template_that_never_ends_runs_out_of_fuel() {
-        let source = "{% for a in range(9999) %}{% for b in range(9999) %}x{% endfor %}{% endfor %}";
+        let source =
+            "{% for a in range(9999) %}{% for b in range(9999) %}x{% endfor %}{% endfor %}";
         let template = ChatTemplate::new(source).unwrap();
         assert!(template.render(&[], &serde_json::Value::Null, true).is_err());
     }

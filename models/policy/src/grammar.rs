@@ -13,8 +13,7 @@ pub struct Vocabulary {
 /// Tags are written unquoted: they are special tokens of the tokenizer, and a quoted tag would
 /// never match one. Every repetition is bounded: an unbounded one need not end.
 pub fn turn_grammar(vocabulary: &Vocabulary, must_finish: bool) -> String {
-    let operators =
-        if must_finish { "final" } else { "backtrack | expand | sample | final" };
+    let operators = if must_finish { "final" } else { "backtrack | expand | sample | final" };
     let label = match vocabulary.labels.as_slice() {
         [] => "/[a-z][a-z ]{0,30}/".to_owned(),
         some => {

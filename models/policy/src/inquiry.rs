@@ -323,11 +323,7 @@ impl Inquiry {
         }
     }
 
-    fn finish(
-        &mut self,
-        said: Option<(Final, String, Vec<u32>)>,
-        stopped_by: StoppedBy,
-    ) -> Effect {
+    fn finish(&mut self, said: Option<(Final, String, Vec<u32>)>, stopped_by: StoppedBy) -> Effect {
         let (verdict, mut clips, explanation) = match said {
             Some((last, thought, tokens)) => {
                 let args = arguments(&Action::Final(last.clone()));

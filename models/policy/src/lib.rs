@@ -19,11 +19,13 @@ mod tools;
 mod trajectory;
 
 pub use action::{Action, Final, FinalClip, ParseError, Turn, Verdict, parse_turn};
-pub use chat::{ChatTemplate, Content, Fed, Message, Role, TemplateError, VIDEO_MARKER, fed_pieces, timestamp};
+pub use chat::{
+    ChatTemplate, Content, Fed, Message, Role, TemplateError, VIDEO_MARKER, fed_pieces, timestamp,
+};
 pub use grammar::{Vocabulary, turn_grammar};
 pub use hypothesis::{ClipHypothesis, Hypothesis};
 pub use inquiry::{
-    Budgets, Effect, Inquiry, Input, Outcome, Setup, StoppedBy, assistant_turn, observation_line,
+    Budgets, Effect, Input, Inquiry, Outcome, Setup, StoppedBy, assistant_turn, observation_line,
 };
 pub use look::{Limits, Look, Refusal, glance, look, moments, tenth};
 pub use tools::tool_schemas;

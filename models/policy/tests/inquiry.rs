@@ -23,13 +23,8 @@ fn say(action: &Action) -> String {
 }
 
 fn last(verdict: Verdict) -> Action {
-    let clip = FinalClip {
-        start: 60.0,
-        end: 80.0,
-        label: "fall".into(),
-        score: None,
-        evidence: vec![2],
-    };
+    let clip =
+        FinalClip { start: 60.0, end: 80.0, label: "fall".into(), score: None, evidence: vec![2] };
     let clips = if verdict == Verdict::Anomalous { vec![clip] } else { vec![] };
     Action::Final(Final { clips, verdict, explanation: "So it is.".into() })
 }
@@ -206,8 +201,11 @@ fn any_turn() -> impl Strategy<Value = String> {
             .prop_map(|(anchor, span, frames)| say(&Action::Backtrack { anchor, span, frames })),
         (time.clone(), time.clone(), any::<u32>())
             .prop_map(|(start, end, frames)| say(&Action::Sample { start, end, frames })),
-        (time.clone(), time.clone(), time)
-            .prop_map(|(start, end, factor)| say(&Action::Expand { start, end, factor })),
+        (time.clone(), time.clone(), time).prop_map(|(start, end, factor)| say(&Action::Expand {
+            start,
+            end,
+            factor
+        })),
         Just(say(&last(Verdict::Anomalous))),
         "[\\x00-\\x7f]{0,40}".prop_map(|t| format!("<tool_call>{t}</tool_call>")),
     ]

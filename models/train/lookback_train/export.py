@@ -72,7 +72,7 @@ def fill_manifest(text: str, tokenizer_file: Path, labels: dict[str, str]) -> st
     """The manifest with the vocabulary, the labels and the parts, hashes still empty."""
     vocabulary = Tokenizer.from_file(str(tokenizer_file)).get_vocab_size()
     text = text.replace("vocab = 1\n", f"vocab = {vocabulary}\n")
-    head, _ = text.split("[parts]")
+    head = text.rpartition("[parts]")[0]
     quoted = {json.dumps(k): json.dumps(v) for k, v in labels.items()}
     tables = [f"[[labels]]\nname = {k}\nsentence = {v}\n" for k, v in quoted.items()]
     files = {
