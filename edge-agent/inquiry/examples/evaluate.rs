@@ -131,7 +131,7 @@ fn one(inquirer: &mut Inquirer, seed: u64) -> Result<Result1> {
     let scene = Scene::new(SceneSpec { seed, incidents: Incidents::Often });
     let from_s = window_of(seed);
     let stories = scene.stories(from_s, from_s + WINDOW_S);
-    let truth = harmful_intervals(&stories, from_s);
+    let truth = harmful_intervals(&stories, from_s, WINDOW_S);
     let footage = Rendered { scene, from_s, seed };
     let window = Span::new(MediaTime(0), MediaTime::from_s(WINDOW_S));
     let woken_at = (seed % 2 == 0).then_some(MediaTime::from_s(WINDOW_S - 2.0));

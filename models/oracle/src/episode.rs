@@ -47,6 +47,18 @@ const FRAME_S: f64 = 0.125;
 /// A harmful story shows in a window if it overlaps it by this much.
 const OVERLAP_S: f64 = 1.0;
 
+/// How long the window of a lesson is, in seconds. Half of the seeds stand for shorter windows: a
+/// camera that has just been switched on, or a clip, has no two minutes to look back on.
+pub fn taught_length(seed: u64) -> f64 {
+    const SHORTEST_S: f64 = 16.0;
+    let dice = seed.wrapping_mul(0xD1B5_4A32_D192_ED03) >> 32;
+    if dice % 2 == 0 {
+        return WINDOW_S;
+    }
+    let share = (dice / 2 % 1024) as f64 / 1024.0;
+    policy::tenth(SHORTEST_S + share * (WINDOW_S - SHORTEST_S))
+}
+
 /// The window that `seed` stands for in training and evaluation: where it begins, in seconds.
 pub fn window_of(seed: u64) -> f64 {
     // Any moment of the first hour, on the frame grid; the constant spreads neighbouring seeds.
@@ -54,7 +66,7 @@ pub fn window_of(seed: u64) -> f64 {
     (spread % 28_800) as f64 * FRAME_S + 60.0
 }
 
-/// The episode of `scene` from `from_s`. Prompts and limits come from the bundle's manifest.
+/// The episode of `length_s` seconds of `scene` from `from_s`. Prompts and limits come from the bundle's manifest.
 ///
 /// # Errors
 /// If the template fails, or the teacher says something that the machine does not accept: a fault
@@ -62,16 +74,16 @@ pub fn window_of(seed: u64) -> f64 {
 pub fn episode(
     scene: &Scene,
     seed: u64,
-    from_s: f64,
+    (from_s, length_s): (f64, f64),
     template: &ChatTemplate,
     setup: Setup,
     woken: bool,
 ) -> Result<Episode> {
-    let stories = scene.stories(from_s, from_s + WINDOW_S);
+    let stories = scene.stories(from_s, from_s + length_s);
     let setup = Setup {
-        window: (0.0, WINDOW_S),
-        held: (0.0, WINDOW_S),
-        woken_at: woken.then_some(WINDOW_S - 2.0),
+        window: (0.0, length_s),
+        held: (0.0, length_s),
+        woken_at: woken.then_some(policy::tenth(length_s - 2.0)),
         ..setup
     };
     let lag = setup.limits.pair_lag_s;
@@ -107,9 +119,9 @@ pub fn episode(
                     return Ok(Episode {
                         seed,
                         from_s,
-                        anomalous: !harmful_intervals(&stories, from_s).is_empty(),
+                        anomalous: !harmful_intervals(&stories, from_s, length_s).is_empty(),
                         kinds: stories.iter().map(name).collect(),
-                        intervals: harmful_intervals(&stories, from_s),
+                        intervals: harmful_intervals(&stories, from_s, length_s),
                         segments,
                         pairs,
                     });
@@ -126,12 +138,12 @@ pub fn episode(
 }
 
 /// Anomalous intervals that show in the window, in seconds within the stretch.
-pub fn harmful_intervals(stories: &[Story], from_s: f64) -> Vec<(f64, f64)> {
+pub fn harmful_intervals(stories: &[Story], from_s: f64, length_s: f64) -> Vec<(f64, f64)> {
     stories
         .iter()
         .filter(|s| s.harmful)
         .map(|s| (s.transition_s.0 - from_s, s.state_s.1 - from_s))
-        .map(|(a, b)| (a.max(0.0), b.min(WINDOW_S)))
+        .map(|(a, b)| (a.max(0.0), b.min(length_s)))
         .filter(|(a, b)| b - a >= OVERLAP_S)
         .collect()
 }

@@ -8,5 +8,7 @@
 mod episode;
 mod teacher;
 
-pub use episode::{Episode, Segment, WINDOW_S, episode, harmful_intervals, window_of};
+pub use episode::{
+    Episode, Segment, WINDOW_S, episode, harmful_intervals, taught_length, window_of,
+};
 pub use teacher::{Teacher, kind_words};

@@ -7,7 +7,7 @@
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 use hal_sim::{Class, HEIGHT, Incidents, Scene, SceneSpec, WIDTH};
-use oracle::{Episode, episode, window_of};
+use oracle::{Episode, episode, taught_length, window_of};
 use serde::Serialize;
 use std::{
     io::{self, BufWriter, Write},
@@ -174,7 +174,8 @@ fn stream_traces(
     for seed in from..from + count {
         let scene = scene(seed);
         let woken = seed % 2 == 0;
-        let lesson = episode(&scene, seed, window_of(seed), &template, manifest.setup(), woken)
+        let span = (window_of(seed), taught_length(seed));
+        let lesson = episode(&scene, seed, span, &template, manifest.setup(), woken)
             .with_context(|| format!("seed {seed}"))?;
         frames.clear();
         if with_frames {
