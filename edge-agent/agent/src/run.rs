@@ -10,8 +10,10 @@ use crate::{
     watch::{self, Plan, Watched},
 };
 use anyhow::{Context, Result};
+use bundle::Bundle;
 use frame_store::{FrameStore, PinId};
 use hal_camera::CameraId;
+use inquiry::Inquirer;
 use sentinel::SentinelOptions;
 use serde_json::json;
 use std::{
@@ -64,20 +66,7 @@ pub fn run(mut config: Config, arguments: RunArguments) -> Result<()> {
     } else {
         Box::new(Readable(io::stdout()))
     };
-    let manifest = &bundle.manifest;
-    let terms = Terms {
-        thresholds: Thresholds {
-            notice: config.events.notice_at.unwrap_or(manifest.thresholds.notice) as f32,
-            alert: config.events.alert_at.unwrap_or(manifest.thresholds.alert) as f32,
-        },
-        cameras: config.cameras.iter().map(|c| c.name.clone()).collect(),
-        report_normal: config.events.report_normal,
-        rows_max: config.events.rows_max,
-        merge_gap_s: config.events.merge_gap_s,
-        bundle: inquirer.bundle_id().to_owned(),
-        engine: inquirer.engine().id().to_owned(),
-        clock: parts::now,
-    };
+    let terms = terms(&config, &bundle, &inquirer);
     if !arguments.json {
         greet(&cameras, &terms);
     }
@@ -93,18 +82,8 @@ pub fn run(mut config: Config, arguments: RunArguments) -> Result<()> {
         tracing::info!(orphans = orphans.len(), "removed evidence that no event cites");
     }
     tracing::info!(?opened, "event log opened");
-    let plan = Plan {
-        sentinel: SentinelOptions {
-            every_nth: config.sentinel.every_nth,
-            wake_at: config.sentinel.wake_at as f32,
-            rest_at: config.sentinel.rest_at as f32,
-            refractory_s: config.sentinel.refractory_s,
-            patrol_s: config.sentinel.patrol_s,
-        },
-        look_back_s: config.inquiry.look_back_s,
-        settle_s: config.inquiry.settle_s,
-    };
-    let tally = watch::watch(cameras, &plan, &store, &mut inquirer, &mut concluder, &stop)?;
+    let tally =
+        watch::watch(cameras, &plan(&config), &store, &mut inquirer, &mut concluder, &stop)?;
     close(&store)?;
     if !arguments.json {
         println(&format!(
@@ -116,6 +95,39 @@ pub fn run(mut config: Config, arguments: RunArguments) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// What the conclusions of a watch with this configuration and policy need to know.
+pub fn terms(config: &Config, bundle: &Bundle, inquirer: &Inquirer) -> Terms {
+    let manifest = &bundle.manifest;
+    Terms {
+        thresholds: Thresholds {
+            notice: config.events.notice_at.unwrap_or(manifest.thresholds.notice) as f32,
+            alert: config.events.alert_at.unwrap_or(manifest.thresholds.alert) as f32,
+        },
+        cameras: config.cameras.iter().map(|c| c.name.clone()).collect(),
+        report_normal: config.events.report_normal,
+        rows_max: config.events.rows_max,
+        merge_gap_s: config.events.merge_gap_s,
+        bundle: inquirer.bundle_id().to_owned(),
+        engine: inquirer.engine().id().to_owned(),
+        clock: parts::now,
+    }
+}
+
+/// How this configuration wants its cameras watched.
+pub fn plan(config: &Config) -> Plan {
+    Plan {
+        sentinel: SentinelOptions {
+            every_nth: config.sentinel.every_nth,
+            wake_at: config.sentinel.wake_at as f32,
+            rest_at: config.sentinel.rest_at as f32,
+            refractory_s: config.sentinel.refractory_s,
+            patrol_s: config.sentinel.patrol_s,
+        },
+        look_back_s: config.inquiry.look_back_s,
+        settle_s: config.inquiry.settle_s,
+    }
 }
 
 /// A camera given on the command line, named after its source.
@@ -146,7 +158,7 @@ fn close(store: &FrameStore) -> Result<()> {
 }
 
 /// SIGINT and SIGTERM end the watch cleanly; a second one ends the process at once.
-fn stop_on_signals() -> Result<Arc<AtomicBool>> {
+pub fn stop_on_signals() -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register_conditional_shutdown(signal, 130, stop.clone())
