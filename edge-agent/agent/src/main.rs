@@ -4,6 +4,7 @@
 //! The path of a frame is in [`watch`], top to bottom.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod builtin;
 mod camera;
 mod conclude;
@@ -59,6 +60,8 @@ enum Command {
     Replay(replay::ReplayArguments),
     /// Check the device and say what is wrong with it.
     Doctor(doctor::DoctorArguments),
+    // What its arguments say of it is longer than a line, and a line here would hide it.
+    Bench(bench::BenchArguments),
     /// Check or print the configuration.
     Config(ConfigArguments),
 }
@@ -105,6 +108,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Doctor(arguments) => {
             return doctor::run(&config, &arguments, &mut io::stdout().lock());
         }
+        Command::Bench(arguments) => bench::run(config, arguments)?,
         Command::Config(arguments) => print_config(&arguments)?,
     }
     Ok(ExitCode::SUCCESS)
