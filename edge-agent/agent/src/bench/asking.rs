@@ -121,7 +121,7 @@ fn film(store: &FrameStore, camera: CameraId, seed: u64, seconds: f64) -> Result
 /// Asks about all the footage of `camera`; of every other camera as if the sentinel had woken.
 fn asked(inquirer: &mut Inquirer, store: &FrameStore, camera: CameraId) -> Result<Asked> {
     let window: Span = store.span(camera).context("the simulated footage is not in the store")?;
-    let woken_at = (camera.0 % 2 == 0).then(|| window.end.plus_s(-SETTLE_S));
+    let woken_at = camera.0.is_multiple_of(2).then(|| window.end.plus_s(-SETTLE_S));
     let request = Request { window, woken_at, normal: String::new(), budgets: None };
     let Stats { pairs_encoded, pairs_cached, .. } = inquirer.engine().stats();
     let (begun, before_ms) = (Instant::now(), cpu_ms());
