@@ -95,7 +95,7 @@ impl<E: Clone> Incidents<E> {
     /// The log has committed what [`Self::meet`] asked for.
     pub fn committed(&mut self, finding: Finding, event: E) {
         match self.matching(&finding) {
-            Some(at) => self.open[at].finding = finding,
+            Some(at) => self.open[at] = Open { finding, event },
             None => self.open.push(Open { finding, event }),
         }
     }
@@ -154,6 +154,13 @@ mod tests {
         };
         assert_eq!((event, surer), (1, true));
         assert_eq!(merged, finding("fall", 60.0, 100.0, 0.9));
+        // What was committed last is what the next update starts from: an event that went back to
+        // its first state would cite evidence that is no longer kept.
+        incidents.committed(merged, 2);
+        let Step::Update { event, .. } = incidents.meet(&finding("fall", 90.0, 101.0, 0.1)) else {
+            panic!("not merged")
+        };
+        assert_eq!(event, 2);
     }
 
     #[test]

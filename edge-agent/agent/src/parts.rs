@@ -68,7 +68,7 @@ pub fn bundle(config: &Config) -> Result<Bundle> {
 pub fn inquirer(bundle: &Bundle, config: &Config) -> Result<Inquirer> {
     let c = &config.inquiry;
     let threads = c.threads as usize;
-    let engine = Engine::load(bundle, EngineOptions { threads, ..EngineOptions::default() })?;
+    let engine = Engine::load(bundle, EngineOptions { threads })?;
     let mut inquirer = Inquirer::new(bundle, engine)?;
     let own = inquirer.setup().budgets;
     inquirer.set_budgets(Budgets {

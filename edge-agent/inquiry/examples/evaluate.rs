@@ -107,7 +107,7 @@ fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let bundle = Bundle::open(&arguments.bundle)
         .with_context(|| format!("cannot use '{}'", arguments.bundle.display()))?;
-    let engine = Engine::load(&bundle, EngineOptions { threads: 1, ..EngineOptions::default() })?;
+    let engine = Engine::load(&bundle, EngineOptions { threads: 1 })?;
     let mut inquirer = Inquirer::new(&bundle, engine)?;
     let first = arguments.split.first_seed() + arguments.seed_base;
     let bar = indicatif::ProgressBar::new(arguments.videos);
@@ -134,7 +134,7 @@ fn one(inquirer: &mut Inquirer, seed: u64) -> Result<Result1> {
     let truth = harmful_intervals(&stories, from_s, WINDOW_S);
     let footage = Rendered { scene, from_s, seed };
     let window = Span::new(MediaTime(0), MediaTime::from_s(WINDOW_S));
-    let woken_at = (seed % 2 == 0).then_some(MediaTime::from_s(WINDOW_S - 2.0));
+    let woken_at = (seed.is_multiple_of(2)).then_some(MediaTime::from_s(WINDOW_S - 2.0));
     let request = Request { window, woken_at, normal: String::new(), budgets: None };
     let report = inquirer.inquire(&footage, &request)?;
     let outcome = &report.outcome;

@@ -1,8 +1,8 @@
 //! One training example: the transcript of a taught inquiry and the times of its frames.
 
-use crate::Teacher;
+use crate::{Teacher, teacher::REACH_S};
 use anyhow::{Result, bail};
-use hal_sim::{Scene, Story};
+use hal_sim::{IncidentKind, Scene, Story};
 use policy::{
     Action, ChatTemplate, Effect, Fed, Input, Inquiry, SeenFrame, Setup, assistant_turn,
     fed_pieces, moments,
@@ -38,6 +38,9 @@ pub struct Episode {
     pub segments: Vec<Segment>,
     /// The two times of each pair, in seconds within the stretch.
     pub pairs: Vec<[f64; 2]>,
+    /// What each pair shows of each kind, in the order of [`IncidentKind::ALL`]: 0 nothing, 1 the
+    /// ambiguous state, 2 the harmful transition, 3 the harmless one.
+    pub sees: Vec<Vec<u8>>,
 }
 
 /// Length of the window in seconds: the default look-back and settle times.
@@ -52,7 +55,7 @@ const OVERLAP_S: f64 = 1.0;
 pub fn taught_length(seed: u64) -> f64 {
     const SHORTEST_S: f64 = 16.0;
     let dice = seed.wrapping_mul(0xD1B5_4A32_D192_ED03) >> 32;
-    if dice % 2 == 0 {
+    if dice.is_multiple_of(2) {
         return WINDOW_S;
     }
     let share = (dice / 2 % 1024) as f64 / 1024.0;
@@ -123,6 +126,7 @@ pub fn episode(
                         kinds: stories.iter().map(name).collect(),
                         intervals: harmful_intervals(&stories, from_s, length_s),
                         segments,
+                        sees: pairs.iter().map(|p| sees(&stories, from_s, p)).collect(),
                         pairs,
                     });
                 }
@@ -135,6 +139,23 @@ pub fn episode(
             bail!("the teacher said what the machine refuses: {}", step.args);
         }
     }
+}
+
+/// See [`Episode::sees`].
+fn sees(stories: &[Story], from_s: f64, pair: &[f64; 2]) -> Vec<u8> {
+    let t = from_s + (pair[0] + pair[1]) / 2.0;
+    let of_kind = |kind: &IncidentKind| {
+        let what = stories.iter().filter(|s| s.kind == *kind).map(|s| {
+            let (begins, ends) = s.transition_s;
+            if t > begins - REACH_S && t < ends + REACH_S {
+                if s.harmful { 2 } else { 3 }
+            } else {
+                u8::from(t >= s.state_s.0 && t < s.state_s.1)
+            }
+        });
+        what.max().unwrap_or(0)
+    };
+    IncidentKind::ALL.iter().map(of_kind).collect()
 }
 
 /// Anomalous intervals that show in the window, in seconds within the stretch.

@@ -11,7 +11,8 @@ use oracle::{Episode, episode, taught_length, window_of};
 use serde::Serialize;
 use std::{
     io::{self, BufWriter, Write},
-    path::PathBuf,
+    ops::Range,
+    path::{Path, PathBuf},
 };
 
 /// Streams training data rendered from the simulator to standard output.
@@ -57,6 +58,9 @@ enum Command {
         /// The policy's chat template.
         #[arg(long)]
         template: PathBuf,
+        /// Windows of full length only.
+        #[arg(long)]
+        whole: bool,
         /// Leave out the luma.
         #[arg(long)]
         no_frames: bool,
@@ -69,8 +73,9 @@ fn main() -> Result<()> {
     let mut out = BufWriter::with_capacity(1 << 20, io::stdout().lock());
     let done = match Arguments::parse().command {
         Command::Pairs { from, count, pairs } => stream_pairs(&mut out, from, count, pairs),
-        Command::Traces { from, count, manifest, template, no_frames } => {
-            stream_traces(&mut out, from, count, &manifest, &template, !no_frames)
+        Command::Traces { from, count, manifest, template, whole, no_frames } => {
+            let lessons = Lessons::new(&manifest, &template, whole)?;
+            stream_traces(&mut out, &lessons, from..from + count, !no_frames)
         }
         Command::Classes => {
             let names: Vec<String> = Class::ALL.iter().map(|c| format!("{c:?}")).collect();
@@ -152,31 +157,47 @@ fn cells(scene: &Scene, t: f64) -> Vec<u8> {
     grid
 }
 
+/// What all lessons share.
+struct Lessons {
+    setup: policy::Setup,
+    template: policy::ChatTemplate,
+    whole: bool,
+}
+
+impl Lessons {
+    fn new(manifest: &Path, template: &Path, whole: bool) -> Result<Self> {
+        let read = |path: &Path| {
+            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+        };
+        let manifest: bundle::Manifest =
+            toml::from_str(&read(manifest)?).context("the manifest cannot be used")?;
+        ensure!(
+            (manifest.geometry.width, manifest.geometry.height) == (WIDTH, HEIGHT),
+            "traces are rendered at {WIDTH}x{HEIGHT}, the manifest asks for another size"
+        );
+        let template = policy::ChatTemplate::new(&read(template)?)?;
+        Ok(Self { setup: manifest.setup(), template, whole })
+    }
+
+    fn lesson(&self, scene: &Scene, seed: u64) -> Result<Episode> {
+        let length_s = if self.whole { oracle::WINDOW_S } else { taught_length(seed) };
+        let woken = seed.is_multiple_of(2);
+        let span = (window_of(seed), length_s);
+        episode(scene, seed, span, &self.template, self.setup.clone(), woken)
+            .with_context(|| format!("seed {seed}"))
+    }
+}
+
 fn stream_traces(
     out: &mut impl Write,
-    from: u64,
-    count: u64,
-    manifest: &std::path::Path,
-    template: &std::path::Path,
+    lessons: &Lessons,
+    seeds: Range<u64>,
     with_frames: bool,
 ) -> Result<()> {
-    let read = |path: &std::path::Path| {
-        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
-    };
-    let manifest: bundle::Manifest =
-        toml::from_str(&read(manifest)?).context("the manifest cannot be used")?;
-    ensure!(
-        (manifest.geometry.width, manifest.geometry.height) == (WIDTH, HEIGHT),
-        "traces are rendered at {WIDTH}x{HEIGHT}, the manifest asks for another size"
-    );
-    let template = policy::ChatTemplate::new(&read(template)?)?;
     let (mut frames, mut frame) = (vec![], vec![0; WIDTH * HEIGHT]);
-    for seed in from..from + count {
+    for seed in seeds {
         let scene = scene(seed);
-        let woken = seed % 2 == 0;
-        let span = (window_of(seed), taught_length(seed));
-        let lesson = episode(&scene, seed, span, &template, manifest.setup(), woken)
-            .with_context(|| format!("seed {seed}"))?;
+        let lesson = lessons.lesson(&scene, seed)?;
         frames.clear();
         if with_frames {
             for t in lesson.pairs.iter().flatten() {
@@ -184,7 +205,7 @@ fn stream_traces(
                 frames.extend_from_slice(&frame);
             }
         }
-        write_record::<Episode>(out, &lesson, &[&frames])?;
+        write_record(out, &lesson, &[&frames])?;
     }
     Ok(())
 }

@@ -31,7 +31,7 @@ struct Known {
 /// Spans that the teacher asks for: few, so that they are learnt as words rather than arithmetic.
 const SPANS_S: [f64; 6] = [2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
 /// Half the lag of a pair: a pair this near to the transition shows a part of it.
-const REACH_S: f64 = 0.25;
+pub(crate) const REACH_S: f64 = 0.25;
 /// Closer than this before the state, a look has not missed the transition.
 const CLOSE_S: f64 = 1.2;
 

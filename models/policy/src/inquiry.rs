@@ -71,6 +71,9 @@ pub enum Effect {
     Finish(Outcome),
 }
 
+/// A clip seen in one pair only still lasts as long as a pair does.
+const SHORTEST_CLIP_S: f64 = 0.5;
+
 /// What came of an effect.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Input {
@@ -347,9 +350,10 @@ impl Inquiry {
                 (None, clips.collect(), format!("Undecided when the budget ended. {words}"))
             }
         };
+        let (first, last) = self.setup.held;
         for clip in &mut clips {
-            clip.start = tenth(clip.start.clamp(self.setup.held.0, self.setup.held.1));
-            clip.end = tenth(clip.end.clamp(clip.start, self.setup.held.1));
+            clip.end = tenth(clip.end.clamp((first + SHORTEST_CLIP_S).min(last), last));
+            clip.start = tenth(clip.start.clamp(first, (clip.end - SHORTEST_CLIP_S).max(first)));
             clip.score = Some(self.p);
         }
         Effect::Finish(Outcome {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -33,6 +34,9 @@ class Example:
     """M-RoPE positions `[T, 3]`."""
     pairs: np.ndarray
     """For each pad run its row in the feature store, in order."""
+    sees: np.ndarray
+    """What each pair shows of each kind, u8 `[pairs, kinds]`: 0 nothing, 1 the ambiguous state,
+    2 the harmful transition, 3 the harmless one."""
     anomalous: bool
     seed: int
 
@@ -68,6 +72,7 @@ def example(episode: dict, tokenizer: Tokenizer, first_pair: int) -> Example:
         np.array(probes),
         np.array(walk_positions([i == pad for i in ids], GRID), np.int32),
         np.array(pairs),
+        np.array(episode["sees"], np.uint8),
         bool(episode["anomalous"]),
         int(episode["seed"]),
     )
@@ -96,18 +101,16 @@ class Features:
 
 
 def save_shard(path: Path, episodes: list[dict], features: np.ndarray) -> None:
-    """Writes a shard so that it is there whole or not at all."""
+    """Writes `path` (features) and its `.jsonl` (episodes): the shard is there whole or not at all.
+
+    Features and transcripts are apart: new transcripts of old looks need no new rendering.
+    """
+    lines = [json.dumps(e, separators=(",", ":")) for e in episodes]
+    path.with_suffix(".jsonl").write_text("\n".join(lines))
     part = path.with_suffix(".part")
     with part.open("wb") as file:
-        np.savez(file, features=features, episodes=np.array([repr_json(e) for e in episodes]))
+        np.savez(file, features=features)
     part.rename(path)
-
-
-def repr_json(episode: dict) -> str:
-    """An episode as one line of JSON."""
-    import json
-
-    return json.dumps(episode, separators=(",", ":"))
 
 
 def encode_traces(
@@ -168,16 +171,13 @@ class DataSet:
 
     def refresh(self) -> int:
         """Reads the shards that have arrived; returns the number of examples."""
-        import json
-
         for path in sorted(self.folder.glob("*.npz")):
             if path in self.seen:
                 continue
             self.seen.add(path)
-            shard = np.load(path)
-            at = self.features.add(shard["features"])
-            for line in shard["episodes"]:
-                episode = json.loads(str(line))
+            at = self.features.add(np.load(path)["features"])
+            for line in path.with_suffix(".jsonl").read_text().splitlines():
+                episode = json.loads(line)
                 self.examples.append(example(episode, self.tokenizer, at))
                 at += len(episode["pairs"])
         return len(self.examples)
@@ -195,6 +195,10 @@ class Batch:
     probe_truth: Tensor
     pad_rows: Tensor
     pad_places: Tensor
+    pair_rows: Tensor
+    pair_places: Tensor
+    """Where the `<|vision_end|>` after each pair lies."""
+    sees: Tensor
     cells: Tensor
 
 
@@ -205,6 +209,7 @@ def collate(chosen: list[Example], features: Features, pad: int) -> Batch:
     positions = np.zeros((len(chosen), longest, 3), np.int64)
     learnt = np.zeros((len(chosen), longest), np.float32)
     probe_rows, probe_places, truth, pad_rows, pad_places = [], [], [], [], []
+    pair_rows, pair_places = [], []
     for row, e in enumerate(chosen):
         n = len(e.ids)
         ids[row, :n], positions[row, :n], learnt[row, :n] = e.ids, e.positions, e.learnt
@@ -214,6 +219,8 @@ def collate(chosen: list[Example], features: Features, pad: int) -> Batch:
         places = np.flatnonzero(e.ids == pad)
         pad_rows += [row] * len(places)
         pad_places += places.tolist()
+        pair_rows += [row] * len(e.pairs)
+        pair_places += (places[TOKENS - 1 :: TOKENS] + 1).tolist()
     return Batch(
         torch.from_numpy(ids),
         torch.from_numpy(positions),
@@ -223,5 +230,8 @@ def collate(chosen: list[Example], features: Features, pad: int) -> Batch:
         torch.tensor(truth),
         torch.tensor(pad_rows),
         torch.tensor(pad_places),
+        torch.tensor(pair_rows),
+        torch.tensor(pair_places),
+        torch.from_numpy(np.concatenate([e.sees for e in chosen]).astype(np.int64)),
         features.rows(np.concatenate([e.pairs for e in chosen])),
     )

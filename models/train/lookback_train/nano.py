@@ -33,7 +33,7 @@ class Plan:
 
 
 PLANS = {
-    "full": Plan(5000, 120, 100, 500, 6000, 200),
+    "full": Plan(2200, 210, 100, 500, 3200, 100),
     "tiny": Plan(60, 3, 100, 60, 60, 20),
 }
 
@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--perception-steps", type=int)
     parser.add_argument("--sft-steps", type=int)
     parser.add_argument("--shards", type=int)
+    parser.add_argument("--init", type=Path, help="begin SFT from the weights in this policy.pt")
     parser.add_argument("--until", choices=["perception", "sft", "export"], default="export")
     given = parser.parse_args()
     plan = PLANS["tiny" if given.tiny else "full"]
@@ -62,10 +63,10 @@ def main() -> None:
         plan.report,
     )
     torch.set_num_threads(given.threads)
-    run(plan, given.work, given.out, given.seed, given.until)
+    run(plan, given.work, given.out, given.seed, given.until, given.init)
 
 
-def run(plan: Plan, work: Path, out: Path, seed: int, until: str) -> None:
+def run(plan: Plan, work: Path, out: Path, seed: int, until: str, init: Path | None = None) -> None:
     """All stages; each writes a file into `work` and is skipped or resumed if it is there."""
     work.mkdir(parents=True, exist_ok=True)
     binary, sealer = rust_program("lookback-oracle"), rust_program("lookback-bundle")
@@ -106,6 +107,7 @@ def run(plan: Plan, work: Path, out: Path, seed: int, until: str) -> None:
         seed,
         plan.shards * plan.per_shard,
         plan.report,
+        init=init,
     )
     renderer.terminate()
     if until == "sft":

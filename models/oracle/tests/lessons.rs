@@ -1,0 +1,70 @@
+//! What the teacher teaches is what the camera's protocol admits.
+
+use hal_sim::{IncidentKind, Incidents, Scene, SceneSpec};
+use oracle::{Episode, Segment, WINDOW_S, episode, taught_length, window_of};
+use policy::{Action, Budgets, ChatTemplate, Limits, Setup, Verdict, parse_turn};
+
+const TEMPLATE: &str = include_str!("../../nano/chat_template.jinja");
+
+fn lesson(seed: u64, length_s: f64) -> Episode {
+    let setup = Setup {
+        window: (0.0, 0.0),
+        held: (0.0, 0.0),
+        woken_at: None,
+        system: "Watch.".into(),
+        question: "Is anything wrong?".into(),
+        normal: String::new(),
+        glance_frames: 16,
+        limits: Limits { frames_per_look: 16, frames_default: 8, pair_lag_s: 0.5 },
+        budgets: Budgets::default(),
+    };
+    let scene = Scene::new(SceneSpec { seed, incidents: Incidents::Often });
+    let template = ChatTemplate::new(TEMPLATE).unwrap();
+    episode(&scene, seed, (window_of(seed), length_s), &template, setup, true).unwrap()
+}
+
+fn turns(episode: &Episode) -> Vec<Action> {
+    let said = episode.segments.iter().filter_map(|s| match s {
+        Segment::Policy(text) => Some(parse_turn(text).unwrap().action),
+        _ => None,
+    });
+    said.collect()
+}
+
+#[test]
+fn every_lesson_is_a_sound_inquiry_that_ends_with_a_verdict() {
+    let mut looked_back = 0;
+    for seed in 0..60 {
+        let episode = lesson(seed, taught_length(seed));
+        let turns = turns(&episode);
+        let Some((Action::Final(last), looks)) = turns.split_last() else {
+            panic!("seed {seed} does not end with a verdict: {turns:?}")
+        };
+        looked_back += usize::from(looks.iter().any(|a| matches!(a, Action::Backtrack { .. })));
+        // The teacher may miss what cannot be seen, but it never cries wolf.
+        assert!(last.verdict == Verdict::Normal || episode.anomalous, "seed {seed}");
+        assert_eq!(last.verdict == Verdict::Anomalous, !last.clips.is_empty(), "seed {seed}");
+    }
+    assert!(looked_back > 20, "only {looked_back} of 60 lessons look back");
+}
+
+#[test]
+fn every_pair_lies_in_the_window_and_says_what_it_shows() {
+    for seed in 0..30 {
+        let length_s = taught_length(seed);
+        let episode = lesson(seed, length_s);
+        assert_eq!(episode.pairs.len(), episode.sees.len());
+        for (pair, sees) in episode.pairs.iter().zip(&episode.sees) {
+            assert!(pair[0] >= 0.0 && pair[1] <= length_s, "seed {seed}: {pair:?} of {length_s}");
+            assert_eq!(sees.len(), IncidentKind::ALL.len());
+        }
+    }
+}
+
+#[test]
+fn half_of_the_windows_are_whole_and_none_is_too_short_to_hold_a_story() {
+    let lengths: Vec<f64> = (0..1000).map(taught_length).collect();
+    let whole = lengths.iter().filter(|&&l| l == WINDOW_S).count();
+    assert!((400..600).contains(&whole), "{whole}");
+    assert!(lengths.iter().all(|l| (16.0..=WINDOW_S).contains(l)));
+}
