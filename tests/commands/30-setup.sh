@@ -4,7 +4,7 @@
 . "$(dirname "${BASH_SOURCE[0]}")/begin.sh"
 
 "$lookback" --help >help 2>&1
-for command in run inquire events show replay doctor config; do
+for command in run inquire events show replay doctor config bench; do
     check "--help names $command, and $command --help explains it" \
         sh -c 'grep -q "^ *$1 " help && "$0" "$1" --help | grep -q "[A-Za-z]"' "$lookback" $command
 done
