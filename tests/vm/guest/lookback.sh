@@ -80,7 +80,9 @@ check 'every event replays to the same tokens' all_replay D events.json
 
 # `doctor` looks at the cameras of the configuration.
 sed -i 's#^source = .*#source = "v4l2:/dev/video10"#' lookback.toml
-examine() { "$LOOKBACK" doctor --config lookback.toml --data-dir D --json >doctor.json; }
+examine() {
+    "$LOOKBACK" doctor --config lookback.toml --data-dir D --json >doctor.json || { cat doctor.json; return 1; }
+}
 found="{c['name']: c['finding'] for r in rows for c in r['checks']}"
 check 'doctor finds nothing amiss' examine
 holds 'and names the camera and its format' doctor.json "'/dev/video10 scenes (YUYV)' in ${found}['camera hall']"
