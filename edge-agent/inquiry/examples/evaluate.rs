@@ -38,6 +38,9 @@ struct Arguments {
     /// One JSON object.
     #[arg(long)]
     json: bool,
+    /// One JSON object per video instead of the summary.
+    #[arg(long)]
+    each: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -60,14 +63,19 @@ impl Split {
 }
 
 /// What one window came to.
-struct Result1 {
+#[derive(Serialize)]
+struct Video {
+    seed: u64,
     anomalous: bool,
+    /// The stories in it: label, and whether harmful.
     kinds: Vec<(String, bool)>,
+    /// P(anomalous) at the end, and after the glance.
     active: f64,
     glance: f64,
     frames: u32,
     looks: u32,
     ms: f64,
+    /// Whether the first clip's label is that of a harmful story; `None` without a clip.
     hit: Option<bool>,
 }
 
@@ -117,8 +125,14 @@ fn main() -> Result<()> {
         bar.inc(1);
     }
     bar.finish_and_clear();
-    let summary = summarise(bundle.id(), &results);
     let mut out = io::stdout().lock();
+    if arguments.each {
+        for video in &results {
+            writeln!(out, "{}", serde_json::to_string(video)?)?;
+        }
+        return Ok(());
+    }
+    let summary = summarise(bundle.id(), &results);
     if arguments.json {
         writeln!(out, "{}", serde_json::to_string(&summary)?)?;
     } else {
@@ -127,7 +141,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn one(inquirer: &mut Inquirer, seed: u64) -> Result<Result1> {
+fn one(inquirer: &mut Inquirer, seed: u64) -> Result<Video> {
     let scene = Scene::new(SceneSpec { seed, incidents: Incidents::Often });
     let from_s = window_of(seed);
     let stories = scene.stories(from_s, from_s + WINDOW_S);
@@ -139,7 +153,8 @@ fn one(inquirer: &mut Inquirer, seed: u64) -> Result<Result1> {
     let report = inquirer.inquire(&footage, &request)?;
     let outcome = &report.outcome;
     let labels: Vec<&str> = stories.iter().filter(|s| s.harmful).map(|s| s.kind.label()).collect();
-    Ok(Result1 {
+    Ok(Video {
+        seed,
         anomalous: !truth.is_empty(),
         kinds: stories.iter().map(|s| (s.kind.label().to_owned(), s.harmful)).collect(),
         active: f64::from(outcome.p),
@@ -151,7 +166,7 @@ fn one(inquirer: &mut Inquirer, seed: u64) -> Result<Result1> {
     })
 }
 
-fn summarise(bundle: String, results: &[Result1]) -> Summary {
+fn summarise(bundle: String, results: &[Video]) -> Summary {
     let (active, glance): (Vec<f64>, Vec<f64>) =
         results.iter().map(|r| (r.active, r.glance)).unzip();
     let truth: Vec<bool> = results.iter().map(|r| r.anomalous).collect();
@@ -181,22 +196,22 @@ fn summarise(bundle: String, results: &[Result1]) -> Summary {
     }
 }
 
-fn rates(results: &[Result1], at: f64) -> Rates {
+fn rates(results: &[Video], at: f64) -> Rates {
     let share = |anomalous: bool| {
-        let of: Vec<&Result1> = results.iter().filter(|r| r.anomalous == anomalous).collect();
+        let of: Vec<&Video> = results.iter().filter(|r| r.anomalous == anomalous).collect();
         of.iter().filter(|r| r.active >= at).count() as f64 / of.len().max(1) as f64
     };
     Rates { at, found: share(true), false_alarms: share(false) }
 }
 
 /// AUC of windows with a harmful story of a kind against those without any.
-fn per_kind(results: &[Result1]) -> Vec<(String, f64, usize)> {
+fn per_kind(results: &[Video]) -> Vec<(String, f64, usize)> {
     hal_sim::IncidentKind::ALL
         .iter()
         .map(|kind| {
             let label = kind.label();
-            let has = |r: &Result1| r.kinds.iter().any(|(k, harmful)| k == label && *harmful);
-            let of: Vec<&Result1> = results.iter().filter(|r| !r.anomalous || has(r)).collect();
+            let has = |r: &Video| r.kinds.iter().any(|(k, harmful)| k == label && *harmful);
+            let of: Vec<&Video> = results.iter().filter(|r| !r.anomalous || has(r)).collect();
             let scores: Vec<f64> = of.iter().map(|r| r.active).collect();
             let truth: Vec<bool> = of.iter().map(|r| r.anomalous).collect();
             let n = truth.iter().filter(|&&t| t).count();

@@ -114,17 +114,25 @@ class Decoder(nn.Module):
         nn.init.normal_(self.embed_tokens.weight, std=0.05)
 
     def forward(self, x: Tensor, positions: Tensor, deepstack: list[Tensor]) -> Tensor:
-        """Hidden states after the last norm.
+        """Hidden states after the last norm; see `both`."""
+        return self.both(x, positions, deepstack)[0]
+
+    def both(self, x: Tensor, positions: Tensor, deepstack: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Hidden states after the last norm, and those of the middle layer, normed without weight.
 
         `x` `[B, T, hidden]`, `positions` int `[B, T, 3]`, each of `deepstack` `[B, T, hidden]` and
         zero where there is no visual token.
         """
         cos, sin = mrope(positions, self.shape)
+        middle = x
         for number, layer in enumerate(self.layers):
             x = layer(x, cos, sin)
             if number < len(deepstack):
                 x = x + deepstack[number]
-        return self.norm(x)
+            if number + 1 == (len(self.layers) + 1) // 2:
+                middle = x
+        middle = F.rms_norm(middle, middle.shape[-1:], eps=self.shape.rms_eps)
+        return self.norm(x), middle
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Through the tied head, `[…, vocab]`."""

@@ -34,12 +34,13 @@ class Policy(nn.Module):
         super().__init__()
         self.merger = Merger(classes, shape.hidden)
         self.decoder = Decoder(shape, dropout)
-        # Only for training: what each pair shows, read where the pair ends. Without it the policy
-        # learns its grammar long before it learns to look.
+        # Only for training: what each pair shows, read where the pair ends, in the middle layer so
+        # that the layers above can use it. Without it the policy learns its grammar long before it
+        # learns to look.
         self.sight = nn.Linear(shape.hidden, KINDS * SIGHTS)
 
-    def forward(self, batch: Batch, perception: Perception) -> Tensor:
-        """Hidden states `[B, T, hidden]`."""
+    def forward(self, batch: Batch, perception: Perception) -> tuple[Tensor, Tensor]:
+        """Hidden states `[B, T, hidden]` of the last and of the middle layer."""
         with torch.no_grad():
             seen = perception(batch.cells)
         tokens, deep = self.merger(batch.cells, seen)
@@ -47,21 +48,21 @@ class Policy(nn.Module):
         where = (batch.pad_rows, batch.pad_places)
         x = x.index_put(where, tokens.flatten(0, 1))
         deepstack = torch.zeros_like(x).index_put(where, deep.flatten(0, 1))
-        return self.decoder(x, batch.positions, [deepstack])
+        return self.decoder.both(x, batch.positions, [deepstack])
 
 
 def losses(
     policy: Policy, batch: Batch, perception: Perception, yes_no: tuple[int, int]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Mean cross-entropy of the policy's tokens, of the probe and of sight; the probe's P(yes)."""
-    hidden = policy(batch, perception)
+    hidden, middle = policy(batch, perception)
     rows, places = torch.nonzero(batch.learnt[:, 1:], as_tuple=True)
     spoken = policy.decoder.logits(hidden[rows, places])
     words = F.cross_entropy(spoken, batch.ids[rows, places + 1])
     at_probe = policy.decoder.logits(hidden[batch.probe_rows, batch.probe_places])
     margin = at_probe[:, yes_no[0]] - at_probe[:, yes_no[1]]
     probe = F.binary_cross_entropy_with_logits(margin, batch.probe_truth)
-    shown = policy.sight(hidden[batch.pair_rows, batch.pair_places]).view(-1, SIGHTS)
+    shown = policy.sight(middle[batch.pair_rows, batch.pair_places]).view(-1, SIGHTS)
     sight = F.cross_entropy(shown, batch.sees.flatten(), SIGHT_WEIGHTS)
     return words, probe, sight, torch.sigmoid(margin)
 
@@ -100,7 +101,10 @@ def train(
         schedule.load_state_dict(state["schedule"])
         done = state["step"]
     elif init is not None:
-        policy.load_state_dict(torch.load(init, weights_only=True)["policy"], strict=False)
+        own = policy.state_dict()
+        given = torch.load(init, weights_only=True)["policy"]
+        fitting = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
+        policy.load_state_dict(fitting, strict=False)
     yes_no = (data.tokenizer.token_to_id("yes"), data.tokenizer.token_to_id("no"))
     pad = data.tokenizer.token_to_id("<|video_pad|>")
     while data.refresh() < BATCH * BUCKET:
@@ -175,14 +179,15 @@ def check(
             loss, _, _, p = losses(policy, batch, perception, yes_no)
             words.append(loss.item())
             rows, places = torch.nonzero(batch.learnt[:, 1:], as_tuple=True)
-            spoken = policy.decoder.logits(policy(batch, perception)[rows, places]).argmax(-1)
+            hidden, _ = policy(batch, perception)
+            spoken = policy.decoder.logits(hidden[rows, places]).argmax(-1)
             right += int((spoken == batch.ids[rows, places + 1]).sum())
             n += len(rows)
             offset = 0
             # The first word of the first thought says what was seen in the glance.
             opening = torch.tensor([int(e.probes[0]) + 1 for e in part])
             rows = torch.arange(len(part))
-            word = policy.decoder.logits(policy(batch, perception)[rows, opening]).argmax(-1)
+            word = policy.decoder.logits(hidden[rows, opening]).argmax(-1)
             said += int((word == batch.ids[rows, opening + 1]).sum())
             meant += len(part)
             for e in part:
