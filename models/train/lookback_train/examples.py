@@ -35,8 +35,8 @@ class Example:
     pairs: np.ndarray
     """For each pad run its row in the feature store, in order."""
     sees: np.ndarray
-    """What each pair shows of each kind, u8 `[pairs, kinds]`: 0 nothing, 1 the ambiguous state,
-    2 the harmful transition, 3 the harmless one."""
+    """What each of these pairs shows of each kind, u8 `[pairs, kinds]`: 0 nothing, 1 the ambiguous
+    state, 2 the harmful transition, 3 the harmless one."""
     anomalous: bool
     seed: int
 
@@ -51,11 +51,13 @@ def example(episode: dict, tokenizer: Tokenizer, first_pair: int) -> Example:
     learnt: list[float] = []
     probes: list[int] = []
     pairs: list[int] = []
+    sees: list[list[int]] = []
     for segment in episode["segments"]:
         if "context" in segment:
             new = tokens.encode(tokenizer, segment["context"])
         elif "pair" in segment:
             pairs.append(first_pair + segment["pair"])
+            sees.append(episode["sees"][segment["pair"]])
             new = [start, *[pad] * TOKENS, end]
         else:
             probes.append(len(ids) - 1)
@@ -72,7 +74,7 @@ def example(episode: dict, tokenizer: Tokenizer, first_pair: int) -> Example:
         np.array(probes),
         np.array(walk_positions([i == pad for i in ids], GRID), np.int32),
         np.array(pairs),
-        np.array(episode["sees"], np.uint8),
+        np.array(sees, np.uint8),
         bool(episode["anomalous"]),
         int(episode["seed"]),
     )
@@ -220,7 +222,7 @@ def collate(chosen: list[Example], features: Features, pad: int) -> Batch:
         pad_rows += [row] * len(places)
         pad_places += places.tolist()
         pair_rows += [row] * len(e.pairs)
-        pair_places += (places[TOKENS - 1 :: TOKENS] + 1).tolist()
+        pair_places += (places[e.ids[places + 1] != pad] + 1).tolist()
     return Batch(
         torch.from_numpy(ids),
         torch.from_numpy(positions),

@@ -76,7 +76,9 @@ def run(plan: Plan, work: Path, out: Path, seed: int, until: str, init: Path | N
         tokens.learn(_texts(binary, files)).save(str(tokenizer_file))
     weights = work / "perception.pt"
     perception.train(binary, weights, plan.perception_steps, seed, plan.report)
-    figures = perception.measure(binary, weights, oracle.VAL, 100 if plan.perception_steps < 1000 else 400)
+    figures = perception.measure(
+        binary, weights, oracle.VAL, 100 if plan.perception_steps < 1000 else 400
+    )
     print("perception AUC on val:", {k: round(v, 3) for k, v in figures.items()}, flush=True)
     if until == "perception":
         return

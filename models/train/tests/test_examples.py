@@ -19,7 +19,7 @@ SEGMENTS = [
     {"context": "<|im_start|>assistant\n"},
     {"policy": "<think>\nno\n</think>"},
 ]
-EPISODE = {"segments": SEGMENTS, "anomalous": True, "seed": 17}
+EPISODE = {"segments": SEGMENTS, "sees": [[1, 0], [0, 2]], "anomalous": True, "seed": 17}
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +46,7 @@ def test_each_pair_is_a_run_of_pads_between_vision_marks(
 
 def test_a_pair_seen_again_is_the_same_row(taught: Example) -> None:
     assert taught.pairs.tolist() == [100, 101, 100]
+    assert taught.sees.tolist() == [[1, 0], [0, 2], [1, 0]]
 
 
 def test_only_what_the_policy_wrote_is_learnt_and_its_forced_first_token_is_not(
@@ -90,6 +91,7 @@ def written(ids: list[int], pairs: list[int], probes: list[int], anomalous: bool
         np.array(probes),
         np.arange(3 * n, dtype=np.int32).reshape(n, 3),
         np.array(pairs),
+        np.array([[p % 4] for p in pairs], np.uint8),
         anomalous,
         0,
     )
@@ -106,6 +108,9 @@ def test_a_batch_is_padded_on_the_right_and_keeps_every_place() -> None:
     assert batch.positions[0, 4:].abs().sum() == 0
     pads = list(zip(batch.pad_rows.tolist(), batch.pad_places.tolist(), strict=True))
     assert pads == [(0, 1), (0, 2), (1, 1), (1, 2), (1, 4), (1, 5)]
+    ends = list(zip(batch.pair_rows.tolist(), batch.pair_places.tolist(), strict=True))
+    assert ends == [(0, 3), (1, 3), (1, 6)], "right after the pads of each pair"
+    assert batch.sees.flatten().tolist() == [1, 2, 0]
     probes = list(zip(batch.probe_rows.tolist(), batch.probe_places.tolist(), strict=True))
     assert probes == [(0, 3), (1, 0), (1, 6)]
     assert batch.probe_truth.tolist() == [0.0, 1.0, 1.0]
