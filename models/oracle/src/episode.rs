@@ -1,6 +1,6 @@
 //! One training example: the transcript of a taught inquiry and the times of its frames.
 
-use crate::{Teacher, teacher::REACH_S};
+use crate::{Dice, Teacher, teacher::REACH_S};
 use anyhow::{Result, bail};
 use hal_sim::{IncidentKind, Scene, Story};
 use policy::{
@@ -19,6 +19,9 @@ pub enum Segment {
     Pair(usize),
     /// What the policy says; the verdict probe is read right before it.
     Policy(String),
+    /// A mistake of the policy, as one would make it: to be recovered from, not to be learnt. The
+    /// verdict probe is read right before it all the same.
+    Slip(String),
 }
 
 /// A taught inquiry.
@@ -47,6 +50,8 @@ pub struct Episode {
 pub const WINDOW_S: f64 = 122.0;
 /// The camera's rate: frames exist only at multiples of this many seconds.
 const FRAME_S: f64 = 0.125;
+/// Keeps the dice of slips apart from those of windows.
+const SLIP_DICE: u64 = 0x5EED_0F51_1D5A_1135;
 /// A harmful story shows in a window if it overlaps it by this much.
 const OVERLAP_S: f64 = 1.0;
 
@@ -69,7 +74,9 @@ pub fn window_of(seed: u64) -> f64 {
     (spread % 28_800) as f64 * FRAME_S + 60.0
 }
 
-/// The episode of `length_s` seconds of `scene` from `from_s`. Prompts and limits come from the bundle's manifest.
+/// The episode of `length_s` seconds of `scene` from `from_s`. Each turn but the last is a slip with
+/// probability `slips`: a policy that has only ever seen a perfect teacher does not know what to
+/// make of its own mistakes, and takes every closer look for a proof. Prompts and limits come from the bundle's manifest.
 ///
 /// # Errors
 /// If the template fails, or the teacher says something that the machine does not accept: a fault
@@ -81,6 +88,7 @@ pub fn episode(
     template: &ChatTemplate,
     setup: Setup,
     woken: bool,
+    slips: f64,
 ) -> Result<Episode> {
     let stories = scene.stories(from_s, from_s + length_s);
     let setup = Setup {
@@ -95,6 +103,7 @@ pub fn episode(
     let mut before = String::new();
     let (mut inquiry, mut effect) = Inquiry::begin(setup);
     let mut newest: Vec<[f64; 2]> = vec![];
+    let mut dice = Dice(seed ^ SLIP_DICE);
     loop {
         let input = match effect {
             Effect::Observe(look) => {
@@ -113,10 +122,15 @@ pub fn episode(
                     });
                 }
                 pairs.append(&mut newest);
-                let (thought, hypothesis, action) = teacher.turn(!must_finish);
+                let slipped = !must_finish && dice.unit() < slips;
+                let (thought, hypothesis, action) = match slipped {
+                    true => teacher.slip(&mut dice),
+                    false => teacher.turn(!must_finish),
+                };
                 let text = assistant_turn(&thought, &hypothesis, &action);
                 before = format!("{before}{added}{text}<|im_end|>");
-                segments.push(Segment::Policy(text.clone()));
+                let segment = if slipped { Segment::Slip } else { Segment::Policy };
+                segments.push(segment(text.clone()));
                 let finished = matches!(action, Action::Final(_));
                 if finished {
                     return Ok(Episode {

@@ -5,9 +5,11 @@
 //! the camera's protocol by construction; the trainer never re-implements an operator.
 #![forbid(unsafe_code)]
 
+mod dice;
 mod episode;
 mod teacher;
 
+pub use dice::Dice;
 pub use episode::{
     Episode, Segment, WINDOW_S, episode, harmful_intervals, taught_length, window_of,
 };

@@ -7,7 +7,7 @@
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 use hal_sim::{Class, HEIGHT, Incidents, Scene, SceneSpec, WIDTH};
-use oracle::{Episode, episode, taught_length, window_of};
+use oracle::{Dice, Episode, episode, taught_length, window_of};
 use serde::Serialize;
 use std::{
     io::{self, BufWriter, Write},
@@ -61,6 +61,9 @@ enum Command {
         /// Windows of full length only.
         #[arg(long)]
         whole: bool,
+        /// Share of turns that are mistakes, to be recovered from and not to be learnt.
+        #[arg(long, default_value_t = 0.0)]
+        slips: f64,
         /// Leave out the luma.
         #[arg(long)]
         no_frames: bool,
@@ -73,8 +76,8 @@ fn main() -> Result<()> {
     let mut out = BufWriter::with_capacity(1 << 20, io::stdout().lock());
     let done = match Arguments::parse().command {
         Command::Pairs { from, count, pairs } => stream_pairs(&mut out, from, count, pairs),
-        Command::Traces { from, count, manifest, template, whole, no_frames } => {
-            let lessons = Lessons::new(&manifest, &template, whole)?;
+        Command::Traces { from, count, manifest, template, whole, slips, no_frames } => {
+            let lessons = Lessons::new(&manifest, &template, whole, slips)?;
             stream_traces(&mut out, &lessons, from..from + count, !no_frames)
         }
         Command::Classes => {
@@ -162,10 +165,11 @@ struct Lessons {
     setup: policy::Setup,
     template: policy::ChatTemplate,
     whole: bool,
+    slips: f64,
 }
 
 impl Lessons {
-    fn new(manifest: &Path, template: &Path, whole: bool) -> Result<Self> {
+    fn new(manifest: &Path, template: &Path, whole: bool, slips: f64) -> Result<Self> {
         let read = |path: &Path| {
             std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
         };
@@ -176,14 +180,14 @@ impl Lessons {
             "traces are rendered at {WIDTH}x{HEIGHT}, the manifest asks for another size"
         );
         let template = policy::ChatTemplate::new(&read(template)?)?;
-        Ok(Self { setup: manifest.setup(), template, whole })
+        Ok(Self { setup: manifest.setup(), template, whole, slips })
     }
 
     fn lesson(&self, scene: &Scene, seed: u64) -> Result<Episode> {
         let length_s = if self.whole { oracle::WINDOW_S } else { taught_length(seed) };
         let woken = seed.is_multiple_of(2);
         let span = (window_of(seed), length_s);
-        episode(scene, seed, span, &self.template, self.setup.clone(), woken)
+        episode(scene, seed, span, &self.template, self.setup.clone(), woken, self.slips)
             .with_context(|| format!("seed {seed}"))
     }
 }
@@ -222,17 +226,4 @@ fn write_record<T: Serialize>(out: &mut impl Write, header: &T, bodies: &[&[u8]]
         out.write_all(body)?;
     }
     Ok(())
-}
-
-/// A small generator for times (SplitMix64): the data must be the same wherever it is made.
-struct Dice(u64);
-
-impl Dice {
-    fn unit(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
-    }
 }

@@ -1,5 +1,6 @@
 //! The teacher: from what the looks so far have shown to the next turn.
 
+use crate::Dice;
 use hal_sim::{IncidentKind, Story};
 use policy::{Action, ClipHypothesis, Final, FinalClip, Hypothesis, Verdict};
 
@@ -76,6 +77,31 @@ impl Teacher {
             return self.turn(may_look);
         }
         self.normal_turn()
+    }
+
+    /// A turn as a policy that has not looked well would take it: a suspicion of any kind about any
+    /// moment seen, and a look back from it or around it.
+    pub fn slip(&self, dice: &mut Dice) -> (String, Hypothesis, Action) {
+        let kind = IncidentKind::ALL[dice.below(IncidentKind::ALL.len())];
+        let words = kind_words(kind);
+        let at = policy::tenth(self.seen.get(dice.below(self.seen.len())).map_or(1.0, |s| s.t));
+        let (start, end) = ((at - 1.0).max(self.held.0), (at + 1.0).min(self.held.1));
+        let clip = ClipHypothesis {
+            span: [at, at],
+            label: kind.label().to_owned(),
+            p: None,
+            evidence: vec![self.observations],
+            missing: "onset".to_owned(),
+        };
+        let hypothesis = Hypothesis { clips: vec![clip], video_p: None };
+        if at > CLOSE_S && dice.unit() < 0.6 {
+            let thought = format!("{} at {at:.1}, how it began is not seen", words.state);
+            let span = SPANS_S[dice.below(4)];
+            return (thought, hypothesis, Action::Backtrack { anchor: at, span, frames: 8 });
+        }
+        let thought = format!("{} at {at:.1}, seen once", words.harm);
+        let (start, end) = (policy::tenth(start), policy::tenth(end));
+        (thought, hypothesis, Action::Sample { start, end, frames: 8 })
     }
 
     fn shown(&self, story: &Known) -> bool {

@@ -7,6 +7,10 @@ use policy::{Action, Budgets, ChatTemplate, Limits, Setup, Verdict, parse_turn};
 const TEMPLATE: &str = include_str!("../../nano/chat_template.jinja");
 
 fn lesson(seed: u64, length_s: f64) -> Episode {
+    slipping_lesson(seed, length_s, 0.0)
+}
+
+fn slipping_lesson(seed: u64, length_s: f64, slips: f64) -> Episode {
     let setup = Setup {
         window: (0.0, 0.0),
         held: (0.0, 0.0),
@@ -20,7 +24,7 @@ fn lesson(seed: u64, length_s: f64) -> Episode {
     };
     let scene = Scene::new(SceneSpec { seed, incidents: Incidents::Often });
     let template = ChatTemplate::new(TEMPLATE).unwrap();
-    episode(&scene, seed, (window_of(seed), length_s), &template, setup, true).unwrap()
+    episode(&scene, seed, (window_of(seed), length_s), &template, setup, true, slips).unwrap()
 }
 
 fn turns(episode: &Episode) -> Vec<Action> {
@@ -46,6 +50,19 @@ fn every_lesson_is_a_sound_inquiry_that_ends_with_a_verdict() {
         assert_eq!(last.verdict == Verdict::Anomalous, !last.clips.is_empty(), "seed {seed}");
     }
     assert!(looked_back > 20, "only {looked_back} of 60 lessons look back");
+}
+
+#[test]
+fn a_lesson_recovers_from_slips_and_its_verdict_stays_true() {
+    let mut slipped = 0;
+    for seed in 0..60 {
+        let episode = slipping_lesson(seed, taught_length(seed), 0.4);
+        slipped += episode.segments.iter().filter(|s| matches!(s, Segment::Slip(_))).count();
+        let turns = turns(&episode);
+        let Some(Action::Final(last)) = turns.last() else { panic!("seed {seed} has no verdict") };
+        assert!(last.verdict == Verdict::Normal || episode.anomalous, "seed {seed}");
+    }
+    assert!(slipped > 20, "only {slipped} slips in 60 lessons");
 }
 
 #[test]

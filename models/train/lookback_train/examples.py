@@ -17,7 +17,8 @@ from . import oracle, tokens
 from .decoder import walk_positions
 from .tower import GRID, TOKENS, Trunk, normalise
 
-PROBE, NOTHING = -1, 0
+SLIPS = 0.4
+"""Share of turns that are mistakes, in the shards that have any."""
 
 
 @dataclass
@@ -60,11 +61,13 @@ def example(episode: dict, tokenizer: Tokenizer, first_pair: int) -> Example:
             sees.append(episode["sees"][segment["pair"]])
             new = [start, *[pad] * TOKENS, end]
         else:
+            slip = "slip" in segment
+            said = segment["slip"] if slip else segment["policy"]
             probes.append(len(ids) - 1)
-            new = [*tokens.encode(tokenizer, segment["policy"]), close]
+            new = [*tokens.encode(tokenizer, said), close]
             ids += new
             # The first token, <think>, is forced by the grammar; its place belongs to the probe.
-            learnt += [0.0] + [1.0] * (len(new) - 1)
+            learnt += [0.0] + [0.0 if slip else 1.0] * (len(new) - 1)
             continue
         ids += new
         learnt += [0.0] * len(new)
@@ -147,7 +150,11 @@ def render_shards(
         path = folder / f"{number:05}.npz"
         if path.exists():
             continue
-        traces = oracle.stream_traces(binary, start + number * per_shard, per_shard, *files)
+        # Every third shard has slips in it.
+        slips = SLIPS if number % 3 == 2 else 0.0
+        traces = oracle.stream_traces(
+            binary, start + number * per_shard, per_shard, *files, slips=slips
+        )
         episodes, features = [], []
         for episode, rows in encode_traces(traces, trunk):
             episodes.append(episode)

@@ -61,11 +61,21 @@ def stream_pairs(
 
 
 def stream_traces(
-    binary: Path, start: int, count: int, manifest: Path, template: Path, frames: bool = True
+    binary: Path,
+    start: int,
+    count: int,
+    manifest: Path,
+    template: Path,
+    frames: bool = True,
+    slips: float = 0.0,
 ) -> Iterator[Trace]:
-    """One taught inquiry per seed in `[start, start + count)`."""
+    """One taught inquiry per seed in `[start, start + count)`.
+
+    `slips` is the share of turns that are mistakes, to be recovered from and not to be learnt.
+    """
     arguments = ["traces", "--from", str(start), "--count", str(count)]
     arguments += ["--manifest", str(manifest), "--template", str(template)]
+    arguments += ["--slips", str(slips)]
     with _Stream(binary, arguments + ([] if frames else ["--no-frames"])) as pipe:
         while (episode := _header(pipe)) is not None:
             n = len(episode["pairs"]) if frames else 0
