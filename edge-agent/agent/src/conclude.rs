@@ -233,7 +233,7 @@ impl<'a> Concluder<'a> {
                 let finding = Finding {
                     camera,
                     label: "normal".to_owned(),
-                    span: window,
+                    span: glanced(report),
                     score: report.outcome.p,
                 };
                 let known = self.record(&finding, Level::Info, report)?;
@@ -384,13 +384,11 @@ impl<'a> Concluder<'a> {
 /// The clips of a report on the camera's media clock. A verdict without clips is one finding over
 /// the window, of an unclear kind: the probe is sure, the words are missing.
 pub fn findings(camera: CameraId, report: &Report) -> Vec<Finding> {
-    let Outcome { p, clips, trajectory, .. } = &report.outcome;
+    let Outcome { p, clips, .. } = &report.outcome;
     let at = |s: f64| report.origin.plus_s(s);
     if clips.is_empty() {
-        let args = trajectory.first().map(|s| &s.args);
-        let bound = |key: &str| args.and_then(|a| a[key].as_f64()).unwrap_or(0.0);
-        let span = Span::new(at(bound("start")), at(bound("end")));
-        return vec![Finding { camera, label: "unclear".to_owned(), span, score: *p }];
+        let (label, span) = ("unclear".to_owned(), glanced(report));
+        return vec![Finding { camera, label, span, score: *p }];
     }
     clips
         .iter()
@@ -401,6 +399,13 @@ pub fn findings(camera: CameraId, report: &Report) -> Vec<Finding> {
             score: c.score.unwrap_or(*p),
         })
         .collect()
+}
+
+/// What the glance covered: the window as far as there was footage of it.
+fn glanced(report: &Report) -> Span {
+    let args = report.outcome.trajectory.first().map(|s| &s.args);
+    let bound = |key: &str| args.and_then(|a| a[key].as_f64()).unwrap_or(0.0);
+    Span::new(report.origin.plus_s(bound("start")), report.origin.plus_s(bound("end")))
 }
 
 /// Clips with their times on the camera's media clock, in seconds.
