@@ -54,9 +54,9 @@ section! {
         /// What people call it; no two cameras may share a name. Not given, it is "camera-" and its
         /// number.
         name: String = "camera-1".into(), Text::Filled;
-        /// Which camera: "v4l2:/dev/video0" for a device, "file:PATH" for a video, "sim:seed=9001"
+        /// Which camera: "v4l2:/dev/video0" for a device, "file:PATH" for a video, "sim:seed=270"
         /// for a simulated scene. The one key that a section of its own must give.
-        source: String = "sim:seed=9001".into(), Text::Filled;
+        source: String = "sim:seed=270".into(), Text::Filled;
         /// What is normal here, in plain words, such as "people lie on the grass". The policy reads
         /// it.
         normal: String = String::new(), Text::Any;

@@ -165,7 +165,7 @@ fn every_mistake_is_named_with_its_line_and_what_would_be_right() {
         ("[[store]]\n", "line 1: store is something else, it must be one section: write [store]"),
         (
             "[log]\n[[camera]]\nname = 'gate'",
-            "line 2: this [[camera]] has no source; add one, such as source = \"sim:seed=9001\"",
+            "line 2: this [[camera]] has no source; add one, such as source = \"sim:seed=270\"",
         ),
         (
             "[[camera]]\nsource = 'sim:'\nname = 'a'\n[[camera]]\nsource = 'sim:'\nname = 'a'",
