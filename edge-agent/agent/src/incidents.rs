@@ -127,7 +127,7 @@ impl<E: Clone> Incidents<E> {
 /// The phase word for people.
 pub fn phase_word(phase: Phase) -> &'static str {
     match phase {
-        Phase::New => "event",
+        Phase::New => "new",
         Phase::Update => "goes on",
         Phase::End => "ended",
     }
