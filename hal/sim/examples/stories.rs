@@ -2,7 +2,10 @@
 //! prints the stories of that stretch, one a line.
 
 use hal_sim::{Incidents, Scene, SceneSpec};
-use std::process::ExitCode;
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
 
 fn main() -> ExitCode {
     let numbers: Vec<f64> = std::env::args().skip(1).filter_map(|a| a.parse().ok()).collect();
@@ -14,7 +17,11 @@ fn main() -> ExitCode {
     for story in scene.stories(from_s, to_s) {
         let (begins, ends) = story.span_s();
         let word = if story.harmful { "harmful" } else { "harmless" };
-        println!("{begins:.1}–{ends:.1} s {} ({word}): {}", story.kind.label(), story.text);
+        let (label, text) = (story.kind.label(), &story.text);
+        let line = format!("{begins:.1}–{ends:.1} s {label} ({word}): {text}");
+        if writeln!(io::stdout(), "{line}").is_err() {
+            break;
+        }
     }
     ExitCode::SUCCESS
 }
