@@ -25,7 +25,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use config::Config;
 use std::{
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
     path::PathBuf,
     process::ExitCode,
 };
@@ -134,7 +134,9 @@ fn start_logging(level: &str) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("LOOKBACK_LOG")
         .or_else(|_| tracing_subscriber::EnvFilter::try_new(format!("warn,lookback={level}")))
         .unwrap_or_default();
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).try_init();
+    let coloured = io::stderr().is_terminal();
+    let format = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(coloured);
+    let _ = format.with_writer(io::stderr).try_init();
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

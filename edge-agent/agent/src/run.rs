@@ -81,7 +81,7 @@ pub fn run(mut config: Config, arguments: RunArguments) -> Result<()> {
     if !orphans.is_empty() {
         tracing::info!(orphans = orphans.len(), "removed evidence that no event cites");
     }
-    tracing::info!(?opened, "event log opened");
+    tracing::debug!(?opened, "event log opened");
     let tally =
         watch::watch(cameras, &plan(&config), &store, &mut inquirer, &mut concluder, &stop)?;
     close(&store)?;
