@@ -1,6 +1,6 @@
 //! One training example: the transcript of a taught inquiry and the times of its frames.
 
-use crate::{Dice, Teacher, teacher::REACH_S};
+use crate::{Dice, Pupil, Teacher, pupil::Attendance, teacher::REACH_S};
 use anyhow::{Result, bail};
 use hal_sim::{IncidentKind, Scene, Story};
 use policy::{
@@ -74,85 +74,137 @@ pub fn window_of(seed: u64) -> f64 {
     (spread % 28_800) as f64 * FRAME_S + 60.0
 }
 
-/// The episode of `length_s` seconds of `scene` from `from_s`. Each turn but the last is a slip with
-/// probability `slips`: a policy that has only ever seen a perfect teacher does not know what to
-/// make of its own mistakes, and takes every closer look for a proof. Prompts and limits come from the bundle's manifest.
-///
-/// # Errors
-/// If the template fails, or the teacher says something that the machine does not accept: a fault
-/// of ours, with the text in the message.
-pub fn episode(
-    scene: &Scene,
-    seed: u64,
-    (from_s, length_s): (f64, f64),
-    template: &ChatTemplate,
-    setup: Setup,
-    woken: bool,
-    slips: f64,
-) -> Result<Episode> {
-    let stories = scene.stories(from_s, from_s + length_s);
-    let setup = Setup {
-        window: (0.0, length_s),
-        held: (0.0, length_s),
-        woken_at: woken.then_some(policy::tenth(length_s - 2.0)),
-        ..setup
-    };
-    let lag = setup.limits.pair_lag_s;
-    let mut teacher = Teacher::new(&stories, from_s, setup.held);
-    let (mut segments, mut pairs) = (vec![], vec![]);
-    let mut before = String::new();
-    let (mut inquiry, mut effect) = Inquiry::begin(setup);
-    let mut newest: Vec<[f64; 2]> = vec![];
-    let mut dice = Dice(seed ^ SLIP_DICE);
-    loop {
-        let input = match effect {
-            Effect::Observe(look) => {
-                newest = moments(&look, lag).into_iter().map(|p| p.map(on_grid)).collect();
-                teacher.observe(&newest);
-                Input::Observed { frames: newest.iter().flatten().map(|&t| seen(t)).collect() }
-            }
-            Effect::Consult { must_finish, .. } => {
-                let added =
-                    template.render_after(&before, inquiry.messages(), &policy::tool_schemas())?;
-                let first = pairs.len();
-                for piece in fed_pieces(&added, &newest) {
-                    segments.push(match piece {
+/// What is to be taught.
+pub struct Lesson<'a> {
+    /// The scene.
+    pub scene: &'a Scene,
+    /// Its seed; it draws the slips too.
+    pub seed: u64,
+    /// Where the stretch begins in the scene, and how long it is, in seconds.
+    pub span: (f64, f64),
+    /// The policy's chat template.
+    pub template: &'a ChatTemplate,
+    /// Prompts and limits, from the bundle's manifest.
+    pub setup: Setup,
+    /// Whether the sentinel woke, two seconds before the end.
+    pub woken: bool,
+}
+
+/// Turns of a lesson that are not the teacher's, but lead where a policy may lead itself. One that
+/// has only ever seen a perfect teacher does not know what to make of its own mistakes, and takes
+/// every closer look for a proof.
+#[derive(Clone, Copy)]
+pub enum Strays<'a> {
+    /// Every turn is the teacher's.
+    Never,
+    /// Each turn but the last is, with this probability, a mistake drawn by chance.
+    Drawn(f64),
+    /// Each turn is, with this probability, what this policy would do itself; but the verdict stays
+    /// the teacher's.
+    Own(f64, &'a Pupil),
+}
+
+impl Lesson<'_> {
+    /// Teaches it: the transcript, with `strays` in it.
+    ///
+    /// # Errors
+    /// If the template or the pupil fails, or the teacher says something that the machine does not
+    /// accept: a fault of ours, with the text in the message.
+    pub fn teach(&self, strays: Strays<'_>) -> Result<Episode> {
+        let (from_s, length_s) = self.span;
+        let stories = self.scene.stories(from_s, from_s + length_s);
+        let setup = Setup {
+            window: (0.0, length_s),
+            held: (0.0, length_s),
+            woken_at: self.woken.then_some(policy::tenth(length_s - 2.0)),
+            ..self.setup.clone()
+        };
+        let lag = setup.limits.pair_lag_s;
+        let mut teacher = Teacher::new(&stories, from_s, setup.held);
+        let mut pupil = match strays {
+            Strays::Own(_, pupil) => Some(pupil.attend(self.scene, self.seed, from_s)?),
+            _ => None,
+        };
+        let (mut segments, mut pairs) = (vec![], vec![]);
+        let mut before = String::new();
+        let (mut inquiry, mut effect) = Inquiry::begin(setup);
+        let mut newest: Vec<[f64; 2]> = vec![];
+        let mut dice = Dice(self.seed ^ SLIP_DICE);
+        loop {
+            let input = match effect {
+                Effect::Observe(look) => {
+                    newest = moments(&look, lag).into_iter().map(|p| p.map(on_grid)).collect();
+                    teacher.observe(&newest);
+                    Input::Observed { frames: newest.iter().flatten().map(|&t| seen(t)).collect() }
+                }
+                Effect::Consult { must_finish, .. } => {
+                    let messages = inquiry.messages();
+                    let added =
+                        self.template.render_after(&before, messages, &policy::tool_schemas())?;
+                    let first = pairs.len();
+                    let fed = fed_pieces(&added, &newest);
+                    if let Some(pupil) = &mut pupil {
+                        pupil.hear(&fed, &newest)?;
+                    }
+                    segments.extend(fed.into_iter().map(|piece| match piece {
                         Fed::Text(text) => Segment::Context(text),
                         Fed::Pair(number) => Segment::Pair(first + number),
-                    });
+                    }));
+                    pairs.append(&mut newest);
+                    let stray = match strays {
+                        Strays::Drawn(share) if !must_finish && dice.unit() < share => {
+                            let (thought, hypothesis, action) = teacher.slip(&mut dice);
+                            Some(assistant_turn(&thought, &hypothesis, &action))
+                        }
+                        Strays::Own(share, _) if !must_finish && dice.unit() < share => pupil
+                            .as_ref()
+                            .map(Attendance::would_say)
+                            .transpose()?
+                            .filter(|text| is_look(text)),
+                        _ => None,
+                    };
+                    let mut taught = teacher.clone();
+                    let (thought, hypothesis, action) = taught.turn(!must_finish);
+                    let right = assistant_turn(&thought, &hypothesis, &action);
+                    let finished = stray.is_none() && matches!(action, Action::Final(_));
+                    let text = stray.clone().unwrap_or_else(|| right.clone());
+                    let segment = if text == right { Segment::Policy } else { Segment::Slip };
+                    if text == right {
+                        teacher = taught;
+                    }
+                    if let Some(pupil) = &mut pupil {
+                        pupil.said(&text)?;
+                    }
+                    before = format!("{before}{added}{text}<|im_end|>");
+                    segments.push(segment(text.clone()));
+                    if finished {
+                        let intervals = harmful_intervals(&stories, from_s, length_s);
+                        return Ok(Episode {
+                            seed: self.seed,
+                            from_s,
+                            anomalous: !intervals.is_empty(),
+                            kinds: stories.iter().map(name).collect(),
+                            intervals,
+                            segments,
+                            sees: pairs.iter().map(|p| sees(&stories, from_s, p)).collect(),
+                            pairs,
+                        });
+                    }
+                    Input::Said { text, tokens: vec![], p: 0.5, elapsed_ms: 0 }
                 }
-                pairs.append(&mut newest);
-                let slipped = !must_finish && dice.unit() < slips;
-                let (thought, hypothesis, action) = match slipped {
-                    true => teacher.slip(&mut dice),
-                    false => teacher.turn(!must_finish),
-                };
-                let text = assistant_turn(&thought, &hypothesis, &action);
-                before = format!("{before}{added}{text}<|im_end|>");
-                let segment = if slipped { Segment::Slip } else { Segment::Policy };
-                segments.push(segment(text.clone()));
-                let finished = matches!(action, Action::Final(_));
-                if finished {
-                    return Ok(Episode {
-                        seed,
-                        from_s,
-                        anomalous: !harmful_intervals(&stories, from_s, length_s).is_empty(),
-                        kinds: stories.iter().map(name).collect(),
-                        intervals: harmful_intervals(&stories, from_s, length_s),
-                        segments,
-                        sees: pairs.iter().map(|p| sees(&stories, from_s, p)).collect(),
-                        pairs,
-                    });
-                }
-                Input::Said { text, tokens: vec![], p: 0.5, elapsed_ms: 0 }
+                Effect::Finish(outcome) => bail!("the machine ended the lesson: {outcome:?}"),
+            };
+            (inquiry, effect) = inquiry.step(input);
+            if let (Some(step), None) = (inquiry.invalid_step(), &pupil) {
+                bail!("the teacher said what the machine refuses: {}", step.args);
             }
-            Effect::Finish(outcome) => bail!("the machine ended the lesson: {outcome:?}"),
-        };
-        (inquiry, effect) = inquiry.step(input);
-        if let Some(step) = inquiry.invalid_step() {
-            bail!("the teacher said what the machine refuses: {}", step.args);
         }
     }
+}
+
+/// Whether a turn of the pupil's is fit to be followed: a whole one that does not end the lesson.
+fn is_look(text: &str) -> bool {
+    policy::parse_turn(text).is_ok_and(|turn| !matches!(turn.action, Action::Final(_)))
 }
 
 /// See [`Episode::sees`].

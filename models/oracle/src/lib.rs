@@ -7,10 +7,12 @@
 
 mod dice;
 mod episode;
+mod pupil;
 mod teacher;
 
 pub use dice::Dice;
 pub use episode::{
-    Episode, Segment, WINDOW_S, episode, harmful_intervals, taught_length, window_of,
+    Episode, Lesson, Segment, Strays, WINDOW_S, harmful_intervals, taught_length, window_of,
 };
+pub use pupil::Pupil;
 pub use teacher::{Teacher, kind_words};

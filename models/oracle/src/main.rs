@@ -7,7 +7,7 @@
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 use hal_sim::{Class, HEIGHT, Incidents, Scene, SceneSpec, WIDTH};
-use oracle::{Dice, Episode, episode, taught_length, window_of};
+use oracle::{Dice, Episode, Lesson, Pupil, Strays, taught_length, window_of};
 use serde::Serialize;
 use std::{
     io::{self, BufWriter, Write},
@@ -64,6 +64,12 @@ enum Command {
         /// Share of turns that are mistakes, to be recovered from and not to be learnt.
         #[arg(long, default_value_t = 0.0)]
         slips: f64,
+        /// The bundle of the policy in training: it speaks some of the turns itself.
+        #[arg(long, conflicts_with = "slips")]
+        policy: Option<PathBuf>,
+        /// Share of turns that it speaks itself.
+        #[arg(long, default_value_t = 0.6, requires = "policy")]
+        own: f64,
         /// Leave out the luma.
         #[arg(long)]
         no_frames: bool,
@@ -76,8 +82,20 @@ fn main() -> Result<()> {
     let mut out = BufWriter::with_capacity(1 << 20, io::stdout().lock());
     let done = match Arguments::parse().command {
         Command::Pairs { from, count, pairs } => stream_pairs(&mut out, from, count, pairs),
-        Command::Traces { from, count, manifest, template, whole, slips, no_frames } => {
-            let lessons = Lessons::new(&manifest, &template, whole, slips)?;
+        Command::Traces {
+            from,
+            count,
+            manifest,
+            template,
+            whole,
+            slips,
+            policy,
+            own,
+            no_frames,
+        } => {
+            let pupil = policy.as_deref().map(Pupil::load).transpose()?;
+            let strays = pupil.as_ref().map_or(Strays::Drawn(slips), |p| Strays::Own(own, p));
+            let lessons = Lessons::new(&manifest, &template, whole, strays)?;
             stream_traces(&mut out, &lessons, from..from + count, !no_frames)
         }
         Command::Classes => {
@@ -161,15 +179,15 @@ fn cells(scene: &Scene, t: f64) -> Vec<u8> {
 }
 
 /// What all lessons share.
-struct Lessons {
+struct Lessons<'a> {
     setup: policy::Setup,
     template: policy::ChatTemplate,
     whole: bool,
-    slips: f64,
+    strays: Strays<'a>,
 }
 
-impl Lessons {
-    fn new(manifest: &Path, template: &Path, whole: bool, slips: f64) -> Result<Self> {
+impl<'a> Lessons<'a> {
+    fn new(manifest: &Path, template: &Path, whole: bool, strays: Strays<'a>) -> Result<Self> {
         let read = |path: &Path| {
             std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
         };
@@ -180,21 +198,26 @@ impl Lessons {
             "traces are rendered at {WIDTH}x{HEIGHT}, the manifest asks for another size"
         );
         let template = policy::ChatTemplate::new(&read(template)?)?;
-        Ok(Self { setup: manifest.setup(), template, whole, slips })
+        Ok(Self { setup: manifest.setup(), template, whole, strays })
     }
 
     fn lesson(&self, scene: &Scene, seed: u64) -> Result<Episode> {
         let length_s = if self.whole { oracle::WINDOW_S } else { taught_length(seed) };
-        let woken = seed.is_multiple_of(2);
-        let span = (window_of(seed), length_s);
-        episode(scene, seed, span, &self.template, self.setup.clone(), woken, self.slips)
-            .with_context(|| format!("seed {seed}"))
+        let lesson = Lesson {
+            scene,
+            seed,
+            span: (window_of(seed), length_s),
+            template: &self.template,
+            setup: self.setup.clone(),
+            woken: seed.is_multiple_of(2),
+        };
+        lesson.teach(self.strays).with_context(|| format!("seed {seed}"))
     }
 }
 
 fn stream_traces(
     out: &mut impl Write,
-    lessons: &Lessons,
+    lessons: &Lessons<'_>,
     seeds: Range<u64>,
     with_frames: bool,
 ) -> Result<()> {

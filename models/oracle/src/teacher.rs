@@ -12,21 +12,25 @@ struct Seen {
 }
 
 /// Decides each turn of one episode.
+#[derive(Clone)]
 pub struct Teacher {
     stories: Vec<Known>,
     seen: Vec<Seen>,
     observations: u32,
-    confirmed: bool,
     held: (f64, f64),
 }
 
 /// A story in seconds within the stretch, and what the teacher has made of it.
+#[derive(Clone)]
 struct Known {
     kind: IncidentKind,
     harmful: bool,
     transition: (f64, f64),
     state: (f64, f64),
+    /// Its transition was missed, and cannot be seen any more.
     given_up: bool,
+    /// Its transition was looked at closely.
+    confirmed: bool,
 }
 
 /// Spans that the teacher asks for: few, so that they are learnt as words rather than arithmetic.
@@ -47,9 +51,10 @@ impl Teacher {
                 transition: (s.transition_s.0 - from_s, s.transition_s.1 - from_s),
                 state: (s.state_s.0 - from_s, s.state_s.1 - from_s),
                 given_up: false,
+                confirmed: false,
             })
             .collect();
-        Self { stories, seen: vec![], observations: 0, confirmed: false, held }
+        Self { stories, seen: vec![], observations: 0, held }
     }
 
     /// Takes note of the pairs of an observation.
@@ -62,8 +67,16 @@ impl Teacher {
 
     /// The next turn: thought, hypothesis, operator. `may_look`: whether the budget has a look left.
     pub fn turn(&mut self, may_look: bool) -> (String, Hypothesis, Action) {
-        if let Some(harm) = self.stories.iter().position(|s| s.harmful && self.shown(s)) {
-            return self.harmful_turn(harm, may_look);
+        let harm = self.stories.iter().position(|s| s.harmful && self.shown(s));
+        // One pair in a transition is thin evidence: look closer once. What clears is
+        // looked at as closely as what accuses, or the closer look alone would tell the verdict.
+        let thin = |s: &Known| !s.confirmed && self.in_transition(s).count() == 1;
+        let closer = harm.or_else(|| self.stories.iter().position(thin));
+        if let Some(i) = closer.filter(|&i| may_look && thin(&self.stories[i])) {
+            return self.closer_turn(i);
+        }
+        if let Some(harm) = harm {
+            return self.harmful_turn(harm);
         }
         let suspect = (0..self.stories.len())
             .filter(|&i| !self.stories[i].given_up && !self.shown(&self.stories[i]))
@@ -99,7 +112,8 @@ impl Teacher {
             let span = SPANS_S[dice.below(4)];
             return (thought, hypothesis, Action::Backtrack { anchor: at, span, frames: 8 });
         }
-        let thought = format!("{} at {at:.1}, seen once", words.harm);
+        let moved = if dice.unit() < 0.5 { words.harm } else { words.harmless };
+        let thought = format!("{moved} at {at:.1}, seen once");
         let (start, end) = (policy::tenth(start), policy::tenth(end));
         (thought, hypothesis, Action::Sample { start, end, frames: 8 })
     }
@@ -149,31 +163,44 @@ impl Teacher {
         }
         let span = SPANS_S.into_iter().find(|s| *s >= gap - 0.3).unwrap_or(64.0);
         let words = kind_words(story.kind);
-        let thought = format!("{} at {:.1}, how it began is not seen", words.state, first.t);
+        let suspicion = format!("{} at {:.1}, how it began is not seen", words.state, first.t);
+        let thought = match self.just_cleared() {
+            Some(cleared) => format!("{cleared}; {suspicion}"),
+            None => suspicion,
+        };
         let hypothesis = Hypothesis { clips: vec![self.clip(story, "onset")], video_p: None };
         let action = Action::Backtrack { anchor: policy::tenth(first.t), span, frames: 8 };
         Some((thought, hypothesis, action))
     }
 
-    fn harmful_turn(&mut self, i: usize, may_look: bool) -> (String, Hypothesis, Action) {
+    /// What the newest look has shown to be harmless.
+    fn just_cleared(&self) -> Option<String> {
+        self.stories.iter().filter(|s| !s.harmful).find_map(|story| {
+            let at = self.in_transition(story).find(|s| s.obs == self.observations)?.t;
+            Some(format!("{} at {at:.1}, harmless", kind_words(story.kind).harmless))
+        })
+    }
+
+    fn closer_turn(&mut self, i: usize) -> (String, Hypothesis, Action) {
+        self.stories[i].confirmed = true;
         let story = &self.stories[i];
         let words = kind_words(story.kind);
-        let shown: Vec<Seen> = self.in_transition(story).collect();
-        let at = shown[0].t;
-        // One pair in a transition is thin evidence: look closer once.
-        if shown.len() == 1 && may_look && !self.confirmed {
-            let (start, end) = (at - 1.0, at + 1.0);
-            let thought = format!("{} at {at:.1}, seen once", words.harm);
-            let hypothesis =
-                Hypothesis { clips: vec![self.clip(story, "a closer look")], video_p: None };
-            let action = Action::Sample {
-                start: policy::tenth(start.max(self.held.0)),
-                end: policy::tenth(end.min(self.held.1)),
-                frames: 8,
-            };
-            self.confirmed = true;
-            return (thought, hypothesis, action);
-        }
+        let at = self.in_transition(story).next().map_or(story.transition.0, |s| s.t);
+        let moved = if story.harmful { words.harm } else { words.harmless };
+        let thought = format!("{moved} at {at:.1}, seen once");
+        let clips = vec![self.clip(story, "a closer look")];
+        let action = Action::Sample {
+            start: policy::tenth((at - 1.0).max(self.held.0)),
+            end: policy::tenth((at + 1.0).min(self.held.1)),
+            frames: 8,
+        };
+        (thought, Hypothesis { clips, video_p: None }, action)
+    }
+
+    fn harmful_turn(&self, i: usize) -> (String, Hypothesis, Action) {
+        let story = &self.stories[i];
+        let words = kind_words(story.kind);
+        let at = self.in_transition(story).next().map_or(story.transition.0, |s| s.t);
         let clip = self.clip(story, "nothing");
         let last = Final {
             clips: vec![FinalClip {

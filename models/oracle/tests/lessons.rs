@@ -1,16 +1,16 @@
 //! What the teacher teaches is what the camera's protocol admits.
 
 use hal_sim::{IncidentKind, Incidents, Scene, SceneSpec};
-use oracle::{Episode, Segment, WINDOW_S, episode, taught_length, window_of};
+use oracle::{Episode, Lesson, Pupil, Segment, Strays, WINDOW_S, taught_length, window_of};
 use policy::{Action, Budgets, ChatTemplate, Limits, Setup, Verdict, parse_turn};
 
 const TEMPLATE: &str = include_str!("../../nano/chat_template.jinja");
 
 fn lesson(seed: u64, length_s: f64) -> Episode {
-    slipping_lesson(seed, length_s, 0.0)
+    lesson_with(seed, length_s, Strays::Never)
 }
 
-fn slipping_lesson(seed: u64, length_s: f64, slips: f64) -> Episode {
+fn lesson_with(seed: u64, length_s: f64, strays: Strays<'_>) -> Episode {
     let setup = Setup {
         window: (0.0, 0.0),
         held: (0.0, 0.0),
@@ -24,7 +24,9 @@ fn slipping_lesson(seed: u64, length_s: f64, slips: f64) -> Episode {
     };
     let scene = Scene::new(SceneSpec { seed, incidents: Incidents::Often });
     let template = ChatTemplate::new(TEMPLATE).unwrap();
-    episode(&scene, seed, (window_of(seed), length_s), &template, setup, true, slips).unwrap()
+    let span = (window_of(seed), length_s);
+    let (scene, template) = (&scene, &template);
+    Lesson { scene, seed, span, template, setup, woken: true }.teach(strays).unwrap()
 }
 
 fn turns(episode: &Episode) -> Vec<Action> {
@@ -56,13 +58,34 @@ fn every_lesson_is_a_sound_inquiry_that_ends_with_a_verdict() {
 fn a_lesson_recovers_from_slips_and_its_verdict_stays_true() {
     let mut slipped = 0;
     for seed in 0..60 {
-        let episode = slipping_lesson(seed, taught_length(seed), 0.4);
+        let episode = lesson_with(seed, taught_length(seed), Strays::Drawn(0.4));
         slipped += episode.segments.iter().filter(|s| matches!(s, Segment::Slip(_))).count();
         let turns = turns(&episode);
         let Some(Action::Final(last)) = turns.last() else { panic!("seed {seed} has no verdict") };
         assert!(last.verdict == Verdict::Normal || episode.anomalous, "seed {seed}");
     }
     assert!(slipped > 20, "only {slipped} slips in 60 lessons");
+}
+
+#[test]
+fn a_policy_that_goes_its_own_way_is_taught_where_it_gets_to() {
+    let pupil = Pupil::load(concat!(env!("CARGO_MANIFEST_DIR"), "/../nano").as_ref()).unwrap();
+    let mut strayed = 0;
+    for seed in 0..20 {
+        let episode = lesson_with(seed, taught_length(seed), Strays::Own(0.7, &pupil));
+        let said = episode.segments.iter().filter_map(|s| match s {
+            Segment::Slip(text) => Some(parse_turn(text).unwrap().action),
+            _ => None,
+        });
+        for action in said {
+            strayed += 1;
+            assert!(!matches!(action, Action::Final(_)), "seed {seed}: the verdict is taught");
+        }
+        let turns = turns(&episode);
+        let Some(Action::Final(last)) = turns.last() else { panic!("seed {seed} has no verdict") };
+        assert!(last.verdict == Verdict::Normal || episode.anomalous, "seed {seed}");
+    }
+    assert!(strayed > 10, "only {strayed} turns of its own in 20 lessons");
 }
 
 #[test]
