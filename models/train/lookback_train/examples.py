@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,8 @@ class Example:
     state, 2 the harmful transition, 3 the harmless one."""
     anomalous: bool
     seed: int
+    own: bool = False
+    """Whether a policy in training went some of its own way in it."""
 
 
 def example(episode: dict, tokenizer: Tokenizer, first_pair: int) -> Example:
@@ -80,6 +83,7 @@ def example(episode: dict, tokenizer: Tokenizer, first_pair: int) -> Example:
         np.array(sees, np.uint8),
         bool(episode["anomalous"]),
         int(episode["seed"]),
+        bool(episode.get("own", False)),
     )
 
 
@@ -138,31 +142,35 @@ def render_shards(
     binary: Path,
     files: tuple[Path, Path],
     start: int,
-    shards: int,
+    numbers: range,
     per_shard: int,
+    pupil: Path | None = None,
 ) -> None:
-    """Fills `folder` with shards of encoded episodes, in a process of its own; resumes."""
+    """Fills `folder` with the shards of these numbers, in a process of its own; resumes.
+
+    With a `pupil`, a bundle of the policy in training, it goes some of its own way in all of them.
+    """
     torch.set_num_threads(1)
     trunk = Trunk()
     trunk.load_state_dict(torch.load(weights, weights_only=True)["trunk"])
     folder.mkdir(parents=True, exist_ok=True)
-    for number in range(shards):
+    for number in numbers:
         path = folder / f"{number:05}.npz"
         if path.exists():
             continue
         # Every third shard has slips in it.
-        slips = SLIPS if number % 3 == 2 else 0.0
+        slips = SLIPS if number % 3 == 2 and pupil is None else 0.0
         traces = oracle.stream_traces(
-            binary, start + number * per_shard, per_shard, *files, slips=slips
+            binary, start + number * per_shard, per_shard, *files, slips=slips, pupil=pupil
         )
         episodes, features = [], []
         for episode, rows in encode_traces(traces, trunk):
-            episodes.append(episode)
+            episodes.append({**episode, "own": pupil is not None})
             features.append(rows)
         save_shard(path, episodes, np.concatenate(features))
 
 
-def render_in_background(*arguments: object) -> object:
+def render_in_background(*arguments: object) -> BaseProcess:
     """`render_shards` beside the training loop."""
     process = get_context("spawn").Process(target=render_shards, args=arguments, daemon=True)
     process.start()

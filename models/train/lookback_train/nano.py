@@ -18,6 +18,8 @@ from .tower import Perception
 
 ROOT = Path(__file__).resolve().parents[3]
 TOKENIZER_EPISODES = 3000
+ASKED_AT = (0.3, 0.5, 0.7)
+"""Shares of the SFT steps after which the policy is asked to go its own way in new lessons."""
 
 
 @dataclass(frozen=True)
@@ -27,14 +29,16 @@ class Plan:
     perception_steps: int
     shards: int
     per_shard: int
+    own_shards: int
+    """Shards in which the policy in training goes its own way, for each time that it is asked."""
     val_episodes: int
     sft_steps: int
     report: int
 
 
 PLANS = {
-    "full": Plan(2200, 210, 100, 500, 3200, 100),
-    "tiny": Plan(60, 3, 100, 60, 60, 20),
+    "full": Plan(2200, 200, 100, 30, 500, 10_000, 250),
+    "tiny": Plan(60, 3, 100, 1, 60, 60, 20),
 }
 
 
@@ -58,6 +62,7 @@ def main() -> None:
         given.perception_steps or plan.perception_steps,
         given.shards or plan.shards,
         plan.per_shard,
+        plan.own_shards,
         plan.val_episodes,
         given.sft_steps or plan.sft_steps,
         plan.report,
@@ -84,21 +89,32 @@ def run(plan: Plan, work: Path, out: Path, seed: int, until: str, init: Path | N
         return
     tokenizer = tokens.load(tokenizer_file)
     train_folder, val_folder = work / "shards", work / "val"
-    examples.render_shards(val_folder, weights, binary, files, oracle.VAL, 1, plan.val_episodes)
-    renderer = examples.render_in_background(
-        train_folder,
-        weights,
-        binary,
-        files,
-        oracle.TRAIN + seed * 600_000,
-        plan.shards,
-        plan.per_shard,
-    )
+    common = (weights, binary, files)
+    examples.render_shards(val_folder, *common, oracle.VAL, range(1), plan.val_episodes)
+    common = (train_folder, *common, oracle.TRAIN + seed * 600_000)
+    renderers = [examples.render_in_background(*common, range(plan.shards), plan.per_shard)]
     data = examples.DataSet(train_folder, tokenizer)
     val = examples.DataSet(val_folder, tokenizer)
     state = torch.load(weights, weights_only=True)
     seen = Perception(len(json.loads(state["classes"])))
     seen.load_state_dict(state["perception"])
+    asked = [round(at * plan.sft_steps) for at in ASKED_AT]
+
+    def ask_the_pupil(step: int) -> None:
+        """Starts the renderings that are due; a resumed run finds what it has already."""
+        while len(renderers) <= len(asked) and step >= asked[len(renderers) - 1]:
+            time_asked = len(renderers)
+            pupil = work / f"pupil-{time_asked}"
+            if not (pupil / "bundle.toml").exists():
+                bundle(pupil)
+            first = plan.shards + (time_asked - 1) * plan.own_shards
+            numbers = range(first, first + plan.own_shards)
+            renderers.append(examples.render_in_background(*common, numbers, plan.per_shard, pupil))
+
+    def bundle(folder: Path) -> None:
+        policy = work / "policy.pt"
+        export.bundle(weights, policy, tokenizer_file, files[1], files[0], LABELS, sealer, folder)
+
     sft.train(
         data,
         val,
@@ -107,16 +123,15 @@ def run(plan: Plan, work: Path, out: Path, seed: int, until: str, init: Path | N
         work / "policy.pt",
         plan.sft_steps,
         seed,
-        plan.shards * plan.per_shard,
         plan.report,
         init=init,
+        saved=ask_the_pupil,
     )
-    renderer.terminate()
+    for renderer in renderers:
+        renderer.terminate()
     if until == "sft":
         return
-    export.bundle(
-        weights, work / "policy.pt", tokenizer_file, files[1], files[0], LABELS, sealer, out
-    )
+    bundle(out)
     print(f"bundle written to {out}", flush=True)
 
 

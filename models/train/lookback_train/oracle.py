@@ -68,14 +68,16 @@ def stream_traces(
     template: Path,
     frames: bool = True,
     slips: float = 0.0,
+    pupil: Path | None = None,
 ) -> Iterator[Trace]:
     """One taught inquiry per seed in `[start, start + count)`.
 
-    `slips` is the share of turns that are mistakes, to be recovered from and not to be learnt.
+    `slips` is the share of turns that are mistakes, to be recovered from and not to be learnt; the
+    policy in the bundle `pupil` makes its own.
     """
     arguments = ["traces", "--from", str(start), "--count", str(count)]
     arguments += ["--manifest", str(manifest), "--template", str(template)]
-    arguments += ["--slips", str(slips)]
+    arguments += ["--policy", str(pupil)] if pupil else ["--slips", str(slips)]
     with _Stream(binary, arguments + ([] if frames else ["--no-frames"])) as pipe:
         while (episode := _header(pipe)) is not None:
             n = len(episode["pairs"]) if frames else 0

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,17 +16,22 @@ from torch.nn import functional as F
 from .decoder import Decoder, Shape
 from .examples import Batch, DataSet, Example, collate
 from .perception import auc
-from .tower import Merger, Perception
+from .tower import TOKENS, Merger, Perception
 
-BATCH = 16
-BUCKET = 16
-LEARNING_RATE = 2e-3
+BATCH = 8
+BUCKET = 32
+LEARNING_RATE = 1.5e-3
+WARM_UP = 0.05
+"""Share of the steps in which the learning rate rises."""
 WORDS_WEIGHT = 4.0
 """Most of the policy's tokens are forced or plain; the few that carry meaning share their mean."""
 KINDS, SIGHTS = 10, 4
 SIGHT_WEIGHTS = torch.tensor([0.3, 1.0, 3.0, 3.0])
 """Transitions are rare, and they are what tells."""
+TIME_WEIGHT = 0.5
 FIRST_SHARD_WAIT_S = 5.0
+OWN_WEIGHT = 2.0
+"""How much oftener an episode is drawn in which the policy went its own way."""
 
 
 class Policy(nn.Module):
@@ -38,6 +45,9 @@ class Policy(nn.Module):
         # that the layers above can use it. Without it the policy learns its grammar long before it
         # learns to look.
         self.sight = nn.Linear(shape.hidden, KINDS * SIGHTS)
+        # And when: seconds and tenths, as the tokens that stand before the pair. What is seen and
+        # when it was then lie in one place, and to name the time of a sight is one look back.
+        self.when = nn.ModuleList(nn.Linear(shape.hidden, shape.hidden) for _ in range(2))
 
     def forward(self, batch: Batch, perception: Perception) -> tuple[Tensor, Tensor]:
         """Hidden states `[B, T, hidden]` of the last and of the middle layer."""
@@ -51,10 +61,30 @@ class Policy(nn.Module):
         return self.decoder.both(x, batch.positions, [deepstack])
 
 
+@dataclass
+class Losses:
+    """Mean cross-entropies of a batch."""
+
+    words: Tensor
+    probe: Tensor
+    sight: Tensor
+    when: Tensor
+    p: Tensor
+    """The probes' P(yes), `[probes]`."""
+
+    def total(self) -> Tensor:
+        """What is trained on."""
+        return WORDS_WEIGHT * self.words + self.probe + self.sight + TIME_WEIGHT * self.when
+
+    def parts(self) -> np.ndarray:
+        """Words, probe, sight, when."""
+        return np.array([x.item() for x in (self.words, self.probe, self.sight, self.when)])
+
+
 def losses(
     policy: Policy, batch: Batch, perception: Perception, yes_no: tuple[int, int]
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Mean cross-entropy of the policy's tokens, of the probe and of sight; the probe's P(yes)."""
+) -> tuple[Losses, Tensor]:
+    """The losses, and the last hidden states `[B, T, hidden]`."""
     hidden, middle = policy(batch, perception)
     rows, places = torch.nonzero(batch.learnt[:, 1:], as_tuple=True)
     spoken = policy.decoder.logits(hidden[rows, places])
@@ -62,9 +92,32 @@ def losses(
     at_probe = policy.decoder.logits(hidden[batch.probe_rows, batch.probe_places])
     margin = at_probe[:, yes_no[0]] - at_probe[:, yes_no[1]]
     probe = F.binary_cross_entropy_with_logits(margin, batch.probe_truth)
-    shown = policy.sight(middle[batch.pair_rows, batch.pair_places]).view(-1, SIGHTS)
+    at_pair = middle[batch.pair_rows, batch.pair_places]
+    shown = policy.sight(at_pair).view(-1, SIGHTS)
     sight = F.cross_entropy(shown, batch.sees.flatten(), SIGHT_WEIGHTS)
-    return words, probe, sight, torch.sigmoid(margin)
+    when = torch.stack(
+        [
+            F.cross_entropy(policy.decoder.logits(head(at_pair)), stamp)
+            for head, stamp in zip(policy.when, stamps(batch), strict=True)
+        ]
+    ).mean()
+    return Losses(words, probe, sight, when, torch.sigmoid(margin)), hidden
+
+
+def stamps(batch: Batch) -> tuple[Tensor, Tensor]:
+    """The tokens of whole seconds and of tenths in the time of each pair, `[pairs]` each.
+
+    Before a pair stands `<`, seconds, tenths, ` seconds>`, `<|vision_start|>`.
+    """
+    start = batch.pair_places - TOKENS - 1
+    return batch.ids[batch.pair_rows, start - 3], batch.ids[batch.pair_rows, start - 2]
+
+
+def learning_rate(done: float) -> float:
+    """A warm-up, then half a cosine; `done` is the share of the steps."""
+    if done < WARM_UP:
+        return LEARNING_RATE * done / WARM_UP
+    return LEARNING_RATE * (0.5 + 0.5 * math.cos(math.pi * (done - WARM_UP) / (1 - WARM_UP)))
 
 
 def train(
@@ -75,30 +128,28 @@ def train(
     out: Path,
     steps: int,
     seed: int,
-    wanted: int,
     report: int = 100,
     dropout: float = 0.05,
     init: Path | None = None,
+    saved: Callable[[int], None] = lambda _: None,
 ) -> None:
-    """`steps` of 16 episodes; writes `out` at each report, resumes from it.
+    """`steps` of 8 episodes; writes `out` at each report, resumes from it.
 
-    `wanted` is the size that the data set will grow to; training begins with what is there, and
-    from the weights in `init` if given.
+    Training begins with the shards that are there, and from the weights in `init` if given; `saved`
+    is told the step whenever `out` was written.
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     perception.eval()
     policy = Policy(shape, perception.head.out_channels, dropout)
     optimiser = torch.optim.AdamW(
-        policy.parameters(), LEARNING_RATE, (0.9, 0.98), weight_decay=0.05
+        policy.parameters(), learning_rate(0.0), (0.9, 0.98), weight_decay=0.05
     )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, steps, pct_start=0.05)
     done = 0
     if out.exists():
         state = torch.load(out, weights_only=True)
         policy.load_state_dict(state["policy"])
         optimiser.load_state_dict(state["optimiser"])
-        schedule.load_state_dict(state["schedule"])
         done = state["step"]
     elif init is not None:
         own = policy.state_dict()
@@ -109,22 +160,22 @@ def train(
     pad = data.tokenizer.token_to_id("<|video_pad|>")
     while data.refresh() < BATCH * BUCKET:
         time.sleep(FIRST_SHARD_WAIT_S)
-    started, running = time.time(), np.zeros(3)
+    started, running = time.time(), np.zeros(4)
     queue: list[list[Example]] = []
     for step in range(done + 1, steps + 1):
         if not queue:
-            if len(data.examples) < wanted:
-                data.refresh()
+            data.refresh()
             queue = _buckets(data.examples, rng)
         policy.train()
         batch = collate(queue.pop(), data.features, pad)
-        words, probe, sight, _ = losses(policy, batch, perception, yes_no)
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(step / steps)
+        loss, _ = losses(policy, batch, perception, yes_no)
         optimiser.zero_grad()
-        (WORDS_WEIGHT * words + probe + sight).backward()
+        loss.total().backward()
         nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
         optimiser.step()
-        schedule.step()
-        now = np.array([words.item(), probe.item(), sight.item()])
+        now = loss.parts()
         running = now if step == done + 1 else 0.98 * running + 0.02 * now
         if step % report == 0 or step == steps:
             val.refresh()
@@ -132,24 +183,26 @@ def train(
             left = (steps - step) * (time.time() - started) / (step - done)
             print(
                 f"sft {step}/{steps} episodes {len(data.examples)} words {running[0]:.3f} "
-                f"probe {running[1]:.3f} sight {running[2]:.3f} | val {checked} | "
-                f"{left:.0f} s left",
+                f"probe {running[1]:.3f} sight {running[2]:.3f} when {running[3]:.3f} | "
+                f"val {checked} | {left:.0f} s left",
                 flush=True,
             )
             state = {
                 "policy": policy.state_dict(),
                 "optimiser": optimiser.state_dict(),
-                "schedule": schedule.state_dict(),
                 "step": step,
                 "shape": asdict(shape),
             }
             torch.save(state, out.with_suffix(".part"))
             out.with_suffix(".part").rename(out)
+            saved(step)
 
 
 def _buckets(examples: list[Example], rng: np.random.Generator) -> list[list[Example]]:
     """Batches of examples of about the same length, in random order."""
-    group = rng.permutation(len(examples))[: BATCH * BUCKET]
+    weights = np.array([OWN_WEIGHT if e.own else 1.0 for e in examples])
+    most = min(BATCH * BUCKET, len(examples))
+    group = rng.choice(len(examples), most, replace=False, p=weights / weights.sum())
     group = sorted(group, key=lambda i: len(examples[i].ids))
     batches = [
         [examples[i] for i in group[at : at + BATCH]]
@@ -165,41 +218,47 @@ def check(
     perception: Perception,
     yes_no: tuple[int, int],
     pad: int,
-    most: int = 512,
+    most: int = 256,
 ) -> dict[str, float]:
-    """Losses, token accuracy and the probe's AUC after the glance and at the end, taught looks."""
+    """Losses, token accuracy and the probe's AUC after the glance and at the end, taught looks.
+
+    `first_word` and `first_time`: whether the glance's suspicion is right, and about which moment.
+    """
     policy.eval()
     first, last, truth, words, right, n = [], [], [], [], 0, 0
-    meant, said = 0, 0
+    said, timed = [], []
+    numbers = {i for word, i in val.tokenizer.get_vocab().items() if word.isdigit()}
     with torch.inference_mode():
         chosen = sorted(val.examples[:most], key=lambda e: len(e.ids))
         for at in range(0, len(chosen), 2 * BATCH):
             part = chosen[at : at + 2 * BATCH]
             batch = collate(part, val.features, pad)
-            loss, _, _, p = losses(policy, batch, perception, yes_no)
-            words.append(loss.item())
+            loss, hidden = losses(policy, batch, perception, yes_no)
+            words.append(loss.words.item())
             rows, places = torch.nonzero(batch.learnt[:, 1:], as_tuple=True)
-            hidden, _ = policy(batch, perception)
             spoken = policy.decoder.logits(hidden[rows, places]).argmax(-1)
             right += int((spoken == batch.ids[rows, places + 1]).sum())
             n += len(rows)
             offset = 0
-            # The first word of the first thought says what was seen in the glance.
-            opening = torch.tensor([int(e.probes[0]) + 1 for e in part])
-            rows = torch.arange(len(part))
-            word = policy.decoder.logits(hidden[rows, opening]).argmax(-1)
-            said += int((word == batch.ids[rows, opening + 1]).sum())
-            meant += len(part)
+            for row, e in enumerate(part):
+                opening = int(e.probes[0]) + 2
+                turn = e.ids[opening : int(e.probes[1]) if len(e.probes) > 1 else None]
+                number = next((i for i, token in enumerate(turn) if int(token) in numbers), None)
+                for found, place in ((said, 0), (timed, number)):
+                    if place is not None:
+                        before = hidden[row, opening + place - 1]
+                        found.append(int(policy.decoder.logits(before).argmax()) == turn[place])
             for e in part:
-                first.append(float(p[offset]))
+                first.append(float(loss.p[offset]))
                 offset += len(e.probes)
-                last.append(float(p[offset - 1]))
+                last.append(float(loss.p[offset - 1]))
                 truth.append(float(e.anomalous))
     labels = np.array(truth)
     return {
         "words": round(float(np.mean(words)), 3),
         "accuracy": round(right / max(n, 1), 4),
-        "first_word": round(said / max(meant, 1), 3),
+        "first_word": round(float(np.mean(said)), 3),
+        "first_time": round(float(np.mean(timed)), 3),
         "auc_glance": round(auc(np.array(first), labels), 3),
         "auc_final": round(auc(np.array(last), labels), 3),
     }

@@ -30,6 +30,8 @@ def test_tiny_training_ends_in_a_bundle_that_verifies(tmp_path: Path) -> None:
     command += ["--work", str(tmp_path / "work"), "--out", str(out)]
     run = subprocess.run(command, cwd=ROOT / "models/train", capture_output=True, text=True)
     assert run.returncode == 0, run.stderr[-3000:]
+    asked = tmp_path / "work/pupil-1/bundle.toml"
+    assert asked.exists(), "the policy in training goes its own way in some lessons"
     manifest = tomllib.loads((out / "bundle.toml").read_text())
     assert set(manifest["parts"]) >= {"decoder", "vision", "tokenizer", "chat_template"}
     tokenizer = load(out / "tokenizer.json")
