@@ -17,6 +17,7 @@ mod inquiry;
 mod look;
 mod tools;
 mod trajectory;
+mod utility;
 
 pub use action::{Action, Final, FinalClip, ParseError, Turn, Verdict, parse_turn};
 pub use chat::{
@@ -30,3 +31,4 @@ pub use inquiry::{
 pub use look::{Limits, Look, Refusal, glance, look, moments, tenth};
 pub use tools::tool_schemas;
 pub use trajectory::{SeenFrame, Step, StepOperator};
+pub use utility::{Truth, Utility, Weights, overlap_over_union};
