@@ -57,7 +57,15 @@ pub fn run(mut config: Config, arguments: RunArguments) -> Result<()> {
     let bundle = parts::bundle(&config)?;
     let mut inquirer = parts::inquirer(&bundle, &config)?;
     let (store, recovery) = parts::store(&config)?;
-    let (log, opened) = parts::log(&config.device.data_dir)?;
+    let (mut log, opened) = parts::log(&config.device.data_dir)?;
+    tracing::debug!(?opened, "event log opened");
+    let left_open = log.end_open()?;
+    if left_open > 0 {
+        tracing::info!(
+            left_open,
+            "ended the events that were under way when the last watch broke off"
+        );
+    }
     let kept: HashSet<PinId> = log.pins()?.into_iter().map(PinId).collect();
     let orphans = store.orphan_pins(&kept)?;
 
@@ -81,7 +89,6 @@ pub fn run(mut config: Config, arguments: RunArguments) -> Result<()> {
     if !orphans.is_empty() {
         tracing::info!(orphans = orphans.len(), "removed evidence that no event cites");
     }
-    tracing::debug!(?opened, "event log opened");
     let tally =
         watch::watch(cameras, &plan(&config), &store, &mut inquirer, &mut concluder, &stop)?;
     close(&store)?;

@@ -88,6 +88,31 @@ impl EventLog {
         }
     }
 
+    /// Ends every incident that is not over, as it stands, each under a seq of its own; returns how
+    /// many. For the beginning of a watch: whoever would have ended them is gone, with the power or
+    /// by a crash, and nobody would ever hear their end.
+    ///
+    /// # Errors
+    /// [`LogError::Full`]; other failures of SQLite.
+    pub fn end_open(&mut self) -> Result<u64, LogError> {
+        self.write("end the incidents left open", |tx| {
+            let open: Vec<(i64, u8)> = tx
+                .prepare(
+                    "SELECT number, level FROM event
+                     WHERE kind = 'incident' AND phase <> 'end' ORDER BY number",
+                )?
+                .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+                .collect::<rusqlite::Result<_>>()?;
+            for &(number, level) in &open {
+                let seq = next_seq(tx)?;
+                tx.prepare_cached("UPDATE event SET seq = ?, phase = 'end' WHERE number = ?")?
+                    .execute(params![seq, number])?;
+                queue(tx, seq, number, Phase::End, level)?;
+            }
+            Ok(open.len() as u64)
+        })
+    }
+
     /// Records an event of the device itself: a camera lost, a store recovered, frames dropped.
     /// `kind` is its label, `text` a plain sentence, `fields` (an object, or null) the facts in it
     /// that a program may want. Its level is `notice`.
@@ -348,7 +373,7 @@ fn replace_incident(
     for (position, item) in (0_i64..).zip(&incident.evidence) {
         insert.execute(params![number, position, item.frame_id, item.media_time.0, item.hash])?;
     }
-    queue(tx, seq, number, phase, incident.level)
+    queue(tx, seq, number, phase, incident.level as u8)
 }
 
 /// Writes an event of the device itself.
@@ -380,7 +405,7 @@ pub(crate) fn insert_health(
             ],
             |row| row.get(0),
         )?;
-    queue(tx, ticket.seq, number, Phase::End, level)
+    queue(tx, ticket.seq, number, Phase::End, level as u8)
 }
 
 fn queue(
@@ -388,10 +413,10 @@ fn queue(
     seq: u64,
     number: i64,
     phase: Phase,
-    level: Level,
+    level: u8,
 ) -> rusqlite::Result<()> {
     tx.prepare_cached("INSERT INTO outbox VALUES (?, ?, ?, ?)")?
-        .execute(params![seq, number, phase.name(), level as u8])
+        .execute(params![seq, number, phase.name(), level])
         .map(drop)
 }
 

@@ -79,6 +79,26 @@ fn an_incident_goes_from_new_through_updates_to_its_end_and_each_step_takes_the_
 }
 
 #[test]
+fn incidents_that_nobody_ended_are_ended_as_they_stand() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("events.db");
+    let (mut log, _) = open(&path);
+    let fall = incident(Level::Alert, 10.0);
+    let over = log.record(&incident(Level::Notice, 1.0), at(1)).unwrap();
+    log.update(&over, &incident(Level::Notice, 1.0), Phase::End).unwrap();
+    let left = log.record(&fall, at(12)).unwrap();
+    drop(log);
+
+    let (mut log, _) = open(&path);
+    assert_eq!(log.end_open().unwrap(), 1);
+    let row = log.event(left.as_str()).unwrap().unwrap();
+    assert_eq!(row.phase, Phase::End);
+    assert_eq!(waiting(&log), [1, 2, 3, 4], "its end is news for the server");
+    assert_eq!(log.end_open().unwrap(), 0);
+    assert!(log.check().unwrap().is_empty());
+}
+
+#[test]
 fn what_cannot_be_an_event_is_refused_and_uses_up_no_seq() {
     let dir = tempdir().unwrap();
     let (mut log, _) = open(&dir.path().join("events.db"));
