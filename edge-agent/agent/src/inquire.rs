@@ -70,7 +70,8 @@ pub fn run(mut config: Config, arguments: InquireArguments) -> Result<()> {
     for window in windows {
         let footage = Stored { store: &store, camera };
         let normal = arguments.normal.clone();
-        let request = Request { window, woken_at: None, normal, budgets: None };
+        let request =
+            Request { window, woken_at: None, normal, budgets: None, glance_frames: None };
         reports.push((window, inquirer.inquire(&footage, &request)?));
         bar.inc(1);
     }

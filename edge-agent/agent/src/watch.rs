@@ -297,6 +297,7 @@ fn inquire(
             woken_at: due.woken_at,
             normal: normals.get(usize::from(camera.0)).cloned().unwrap_or_default(),
             budgets: None,
+            glance_frames: None,
         };
         let footage = Stored { store, camera };
         let conclusion = match inquirer.inquire(&footage, &request) {

@@ -22,6 +22,8 @@ pub struct Request {
     pub normal: String,
     /// Budgets instead of the bundle's, to do with less under load.
     pub budgets: Option<Budgets>,
+    /// Frames of the glance instead of the bundle's.
+    pub glance_frames: Option<u32>,
 }
 
 /// Where the time of an inquiry went, in milliseconds.
@@ -174,6 +176,7 @@ impl Inquirer {
             woken_at: request.woken_at.map(within),
             normal: request.normal.clone(),
             budgets: request.budgets.unwrap_or(self.setup.budgets),
+            glance_frames: request.glance_frames.unwrap_or(self.setup.glance_frames),
             ..self.setup.clone()
         };
         Ok(self.run(footage, setup, furthest))

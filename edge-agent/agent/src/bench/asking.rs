@@ -122,7 +122,8 @@ fn film(store: &FrameStore, camera: CameraId, seed: u64, seconds: f64) -> Result
 fn asked(inquirer: &mut Inquirer, store: &FrameStore, camera: CameraId) -> Result<Asked> {
     let window: Span = store.span(camera).context("the simulated footage is not in the store")?;
     let woken_at = camera.0.is_multiple_of(2).then(|| window.end.plus_s(-SETTLE_S));
-    let request = Request { window, woken_at, normal: String::new(), budgets: None };
+    let request =
+        Request { window, woken_at, normal: String::new(), budgets: None, glance_frames: None };
     let Stats { pairs_encoded, pairs_cached, .. } = inquirer.engine().stats();
     let (begun, before_ms) = (Instant::now(), cpu_ms());
     let report = inquirer.inquire(&Stored { store, camera }, &request)?;

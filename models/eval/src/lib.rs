@@ -1,0 +1,17 @@
+//! How good a policy is: metrics of video anomaly detection, benchmarks' annotations, and the
+//! observation strategies that the policy is compared with.
+#![forbid(unsafe_code)]
+
+pub mod annotations;
+mod bootstrap;
+pub mod curve;
+mod eyes;
+pub mod metrics;
+mod sim;
+mod strategies;
+pub mod table;
+
+pub use bootstrap::{Estimate, bootstrap};
+pub use eyes::{EyesError, Passive, PassiveOn};
+pub use sim::{SimVideo, Split};
+pub use strategies::{Eyes, Strategy, Watched, curve_of_inquiry, watch};

@@ -1,0 +1,129 @@
+//! Videos of the simulator: drawn when asked for, with their truth.
+
+use frame_store::{FrameHash, FrameId, StoreError, StoredFrame};
+use hal_camera::{CameraId, ClockQuality, Encoding, Frame, MediaTime, Span, WallTime};
+use hal_sim::{HEIGHT, Incidents, Scene, SceneSpec, Story, WIDTH};
+use inquiry::Footage;
+use oracle::{harmful_intervals, window_of};
+use serde::{Deserialize, Serialize};
+
+/// Ranges of seeds. Test and fresh draw scene families that training never drew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Split {
+    /// What a policy may be trained on.
+    Train,
+    /// What decisions may rest on.
+    Val,
+    /// What is reported, and never decided on.
+    Test,
+    /// What nobody has looked at.
+    Fresh,
+}
+
+impl Split {
+    /// The first seed of the split.
+    pub fn first_seed(self) -> u64 {
+        match self {
+            Split::Train => 0,
+            Split::Val => 5_000_000,
+            Split::Test => 6_000_000,
+            Split::Fresh => 7_000_000,
+        }
+    }
+}
+
+/// A stretch of a simulated scene as a video.
+pub struct SimVideo {
+    /// Its seed.
+    pub seed: u64,
+    /// How long it is, in seconds.
+    pub length_s: f64,
+    /// What happens in it; times are of the scene.
+    pub stories: Vec<Story>,
+    scene: Scene,
+    from_s: f64,
+}
+
+/// Frames exist 8 times a second.
+const FRAME_US: i64 = 125_000;
+
+impl SimVideo {
+    /// The video of `length_s` seconds that `seed` stands for.
+    pub fn new(seed: u64, length_s: f64) -> Self {
+        let scene = Scene::new(SceneSpec { seed, incidents: Incidents::Often });
+        let from_s = window_of(seed);
+        let stories = scene.stories(from_s, from_s + length_s);
+        Self { seed, length_s, stories, scene, from_s }
+    }
+
+    /// Anomalous intervals, in seconds of the video.
+    pub fn intervals(&self) -> Vec<(f64, f64)> {
+        harmful_intervals(&self.stories, self.from_s, self.length_s)
+    }
+
+    /// Whether a passive look of `frames` frames in pairs `lag_s` apart, at equal distances, misses
+    /// every transition: what happened and its harmless twin then look the same (observational
+    /// aliasing). A video without a story is not aliased.
+    pub fn is_aliased(&self, frames: u32, lag_s: f64) -> bool {
+        let look = policy::glance((0.0, self.length_s), frames);
+        let seen: Vec<f64> = policy::moments(&look, lag_s)
+            .iter()
+            .map(|p| (p[0] + p[1]) / 2.0 + self.from_s)
+            .collect();
+        let shown = |s: &Story| {
+            let (begins, ends) = s.transition_s;
+            seen.iter().any(|t| *t > begins - lag_s / 2.0 && *t < ends + lag_s / 2.0)
+        };
+        !self.stories.is_empty() && !self.stories.iter().any(shown)
+    }
+}
+
+impl Footage for SimVideo {
+    fn held(&self) -> Option<Span> {
+        Some(Span::new(MediaTime(0), MediaTime::from_s(self.length_s)))
+    }
+
+    fn nearest(&self, moment: MediaTime, _: f64) -> Option<(FrameId, MediaTime)> {
+        let last = (self.length_s * 1e6) as i64 / FRAME_US;
+        let number = ((moment.0 + FRAME_US / 2).div_euclid(FRAME_US)).clamp(0, last);
+        // Unique over scenes, so that no scene finds another's frames in the cache.
+        let id = FrameId((self.seed << 16) | number as u64);
+        Some((id, MediaTime(number * FRAME_US)))
+    }
+
+    fn read(&self, id: FrameId) -> Result<StoredFrame, StoreError> {
+        let media_time = MediaTime((id.0 & 0xffff) as i64 * FRAME_US);
+        let mut bytes = vec![0; WIDTH * HEIGHT];
+        self.scene.render(self.from_s + media_time.as_s(), &mut bytes);
+        let hash = FrameHash::of(&bytes);
+        let wall_time = WallTime { unix_us: media_time.0, quality: ClockQuality::Unsynced };
+        let (width, height) = (WIDTH as u16, HEIGHT as u16);
+        let frame = Frame { media_time, wall_time, width, height, encoding: Encoding::Grey, bytes };
+        Ok(StoredFrame { id, camera: CameraId(0), epoch: 0, frame, hash })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_video_is_its_seed_and_its_frames_lie_on_the_cameras_grid() {
+        let video = SimVideo::new(5_000_003, 60.0);
+        let (id, at) = video.nearest(MediaTime::from_s(10.07), 0.1).unwrap();
+        assert_eq!(at, MediaTime::from_s(10.125));
+        let again = SimVideo::new(5_000_003, 60.0);
+        assert_eq!(video.read(id).unwrap().hash, again.read(id).unwrap().hash);
+        assert_ne!(id, SimVideo::new(5_000_004, 60.0).nearest(at, 0.1).unwrap().0);
+    }
+
+    #[test]
+    fn more_frames_alias_less() {
+        let aliased = |frames| {
+            (0..60).filter(|i| SimVideo::new(5_000_000 + i, 122.0).is_aliased(frames, 0.5)).count()
+        };
+        let (few, many) = (aliased(8), aliased(128));
+        assert!(few > 20 && many < few / 4, "{few} and {many}");
+    }
+}

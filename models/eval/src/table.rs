@@ -1,0 +1,295 @@
+//! From what each method made of each video to the table that is reported.
+
+use crate::{
+    Estimate, Watched, bootstrap, curve,
+    metrics::{alarms, roc_auc},
+};
+use serde::Serialize;
+use std::collections::BTreeSet;
+
+/// What is known of a video that was watched.
+#[derive(Clone, Debug, Serialize)]
+pub struct Truth {
+    /// Its name or seed.
+    pub name: String,
+    /// Its length in seconds.
+    pub length_s: f64,
+    /// Anomalous intervals in seconds.
+    pub intervals: Vec<(f64, f64)>,
+    /// The labels of what is anomalous in it.
+    pub labels: Vec<String>,
+}
+
+/// One method on all videos, at one budget.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// The method's name.
+    pub method: String,
+    /// The budget of frames.
+    pub frames: u32,
+    /// Which of several trainings of the policy.
+    pub train_seed: u32,
+    /// For each video whether the budget, spent at equal distances, would miss what matters.
+    pub aliased: Vec<bool>,
+    /// In the order of the videos.
+    pub watched: Vec<Watched>,
+}
+
+/// A row of the table.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// The method's name.
+    pub method: String,
+    /// The budget of frames.
+    pub frames: u32,
+    /// Which of several trainings of the policy.
+    pub train_seed: u32,
+    /// ROC-AUC over the moments of all videos (micro).
+    pub frame_auc: Option<Estimate>,
+    /// ROC-AUC of videos in which uniform sampling misses what matters.
+    pub alias_auc: Option<Estimate>,
+    /// ROC-AUC of videos.
+    pub video_auc: Option<Estimate>,
+    /// Mean over anomalous videos of the intersection over union of the moments scored above the
+    /// threshold and the true ones.
+    pub iou: Option<Estimate>,
+    /// Mean number of frames shown to the policy.
+    pub frames_used: Option<Estimate>,
+    /// Stretches above the threshold that no anomaly touches, per hour.
+    pub false_alarms_per_hour: Option<Estimate>,
+    /// Of the anomalous videos that were named, the share with a right name.
+    pub label_right: Option<Estimate>,
+    /// What thresholds on the video's score would do.
+    pub rates: Vec<Rates>,
+    /// ROC-AUC of the videos with something of a kind against those with nothing.
+    pub kinds: Vec<Kind>,
+}
+
+/// What a threshold on the score of whole videos would do.
+#[derive(Clone, Debug, Serialize)]
+pub struct Rates {
+    /// The threshold.
+    pub at: f64,
+    /// Share of the anomalous videos at or above it.
+    pub found: f64,
+    /// Share of the others.
+    pub false_alarms: f64,
+}
+
+/// One kind of anomaly.
+#[derive(Clone, Debug, Serialize)]
+pub struct Kind {
+    /// Its label.
+    pub label: String,
+    /// How many videos have it.
+    pub videos: usize,
+    /// See [`Row::kinds`].
+    pub auc: Option<f64>,
+}
+
+/// The difference between two methods on the same videos.
+#[derive(Clone, Debug, Serialize)]
+pub struct Difference {
+    /// The one.
+    pub a: String,
+    /// The other, which is subtracted.
+    pub b: String,
+    /// The budget of frames of both.
+    pub frames: u32,
+    /// The metric's name.
+    pub metric: &'static str,
+    /// `a - b`.
+    #[serde(flatten)]
+    pub estimate: Estimate,
+}
+
+/// The metrics that differences are given of.
+const COMPARED: [(&str, Metric); 3] =
+    [("video_auc", video_auc), ("alias_auc", alias_auc), ("frame_auc", frame_auc)];
+
+type Metric = fn(&Run, &[Truth], &[usize]) -> Option<f64>;
+
+/// The row of a method; moments scored at or above `threshold` are alarmed.
+pub fn row(run: &Run, truths: &[Truth], threshold: f64) -> Row {
+    let of = |metric: Metric| bootstrap(truths.len(), |rows| metric(run, truths, rows));
+    Row {
+        method: run.method.clone(),
+        frames: run.frames,
+        train_seed: run.train_seed,
+        frame_auc: of(frame_auc),
+        alias_auc: of(alias_auc),
+        video_auc: of(video_auc),
+        iou: bootstrap(truths.len(), |rows| iou(run, truths, rows, threshold)),
+        frames_used: of(|run, _, rows| {
+            mean(rows.iter().map(|&i| f64::from(run.watched[i].frames)))
+        }),
+        false_alarms_per_hour: bootstrap(truths.len(), |rows| {
+            false_alarms(run, truths, rows, threshold)
+        }),
+        label_right: of(label_right),
+        rates: (1..20).map(|i| rates(run, truths, f64::from(i) / 20.0)).collect(),
+        kinds: kinds(run, truths),
+    }
+}
+
+fn rates(run: &Run, truths: &[Truth], at: f64) -> Rates {
+    let share = |anomalous: bool| {
+        let of = |(_, t): &(&Watched, &Truth)| t.intervals.is_empty() != anomalous;
+        let videos = run.watched.iter().zip(truths).filter(of);
+        mean(videos.map(|(w, _)| f64::from(u8::from(w.p >= at)))).unwrap_or(0.0)
+    };
+    Rates { at, found: share(true), false_alarms: share(false) }
+}
+
+fn kinds(run: &Run, truths: &[Truth]) -> Vec<Kind> {
+    let labels: BTreeSet<&String> = truths.iter().flat_map(|t| &t.labels).collect();
+    let one = |label: &String| {
+        let has = |t: &Truth| t.labels.contains(label);
+        let rows: Vec<usize> = (0..truths.len())
+            .filter(|&i| truths[i].intervals.is_empty() || has(&truths[i]))
+            .collect();
+        let videos = rows.iter().filter(|&&i| !truths[i].intervals.is_empty()).count();
+        Kind { label: label.clone(), videos, auc: video_auc(run, truths, &rows) }
+    };
+    labels.into_iter().map(one).collect()
+}
+
+fn label_right(run: &Run, truths: &[Truth], rows: &[usize]) -> Option<f64> {
+    let anomalous = rows.iter().filter(|&&i| !truths[i].intervals.is_empty());
+    mean(anomalous.filter_map(|&i| {
+        let named = run.watched[i].label.as_ref()?;
+        Some(f64::from(u8::from(truths[i].labels.contains(named))))
+    }))
+}
+
+/// What `a` has over `b`, of every metric that both have.
+pub fn differences(a: &Run, b: &Run, truths: &[Truth]) -> Vec<Difference> {
+    COMPARED
+        .into_iter()
+        .filter_map(|(metric, of)| {
+            let difference = |rows: &[usize]| Some(of(a, truths, rows)? - of(b, truths, rows)?);
+            let estimate = bootstrap(truths.len(), difference)?;
+            let (a, b, frames) = (a.method.clone(), b.method.clone(), a.frames);
+            Some(Difference { a, b, frames, metric, estimate })
+        })
+        .collect()
+}
+
+fn video_auc(run: &Run, truths: &[Truth], rows: &[usize]) -> Option<f64> {
+    let scores: Vec<f64> = rows.iter().map(|&i| run.watched[i].p).collect();
+    let truth: Vec<bool> = rows.iter().map(|&i| !truths[i].intervals.is_empty()).collect();
+    roc_auc(&scores, &truth)
+}
+
+fn alias_auc(run: &Run, truths: &[Truth], rows: &[usize]) -> Option<f64> {
+    let aliased: Vec<usize> = rows.iter().copied().filter(|&i| run.aliased[i]).collect();
+    video_auc(run, truths, &aliased)
+}
+
+fn frame_auc(run: &Run, truths: &[Truth], rows: &[usize]) -> Option<f64> {
+    let (mut scores, mut truth) = (vec![], vec![]);
+    for &i in rows {
+        scores.extend_from_slice(&run.watched[i].curve);
+        truth.extend(curve::truth(truths[i].length_s, &truths[i].intervals));
+    }
+    roc_auc(&scores, &truth)
+}
+
+fn iou(run: &Run, truths: &[Truth], rows: &[usize], threshold: f64) -> Option<f64> {
+    let anomalous = rows.iter().filter(|&&i| !truths[i].intervals.is_empty());
+    mean(anomalous.map(|&i| {
+        let truth = curve::truth(truths[i].length_s, &truths[i].intervals);
+        let both = run.watched[i].curve.iter().zip(truth).map(|(&s, t)| (s >= threshold, t));
+        let (mut common, mut either) = (0.0, 0.0f64);
+        for (alarmed, true_) in both {
+            common += f64::from(u8::from(alarmed && true_));
+            either += f64::from(u8::from(alarmed || true_));
+        }
+        common / either.max(1.0)
+    }))
+}
+
+fn false_alarms(run: &Run, truths: &[Truth], rows: &[usize], threshold: f64) -> Option<f64> {
+    let (mut count, mut hours) = (0.0, 0.0);
+    for &i in rows {
+        let truth = curve::truth(truths[i].length_s, &truths[i].intervals);
+        let found = alarms(&run.watched[i].curve, &truth, threshold, 1.0 / curve::STEP_S);
+        count += found.false_alarms as f64;
+        hours += truths[i].length_s / 3600.0;
+    }
+    (hours > 0.0).then(|| count / hours)
+}
+
+fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let (sum, n) = values.fold((0.0, 0.0), |(sum, n), value| (sum + value, n + 1.0));
+    (n > 0.0).then(|| sum / n)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn truths() -> Vec<Truth> {
+        (0..40)
+            .map(|i| Truth {
+                name: i.to_string(),
+                length_s: 10.0,
+                intervals: if i % 2 == 0 { vec![(2.0, 4.0)] } else { vec![] },
+                labels: if i % 4 == 0 { vec!["fall".into()] } else { vec![] },
+            })
+            .collect()
+    }
+
+    fn run(method: &str, score: impl Fn(usize, &Truth) -> f64) -> Run {
+        let watched = |(i, truth): (usize, &Truth)| {
+            let p = score(i, truth);
+            let curve = curve::from_intervals(10.0, p / 2.0, &[(2.0, 4.0, p)]);
+            Watched { p, curve, frames: 24, label: Some("fall".into()) }
+        };
+        let truths = truths();
+        Run {
+            method: method.into(),
+            frames: 24,
+            train_seed: 0,
+            aliased: (0..truths.len()).map(|i| i % 4 < 2).collect(),
+            watched: truths.iter().enumerate().map(watched).collect(),
+        }
+    }
+
+    #[test]
+    fn who_knows_the_truth_scores_full_marks() {
+        let knows = run("knows", |_, t| if t.intervals.is_empty() { 0.1 } else { 0.9 });
+        let row = row(&knows, &truths(), 0.5);
+        assert_eq!(row.video_auc.unwrap().value, 1.0);
+        assert_eq!(row.alias_auc.unwrap().value, 1.0);
+        assert_eq!(row.frame_auc.unwrap().value, 1.0);
+        assert_eq!(row.iou.unwrap().value, 1.0);
+        assert_eq!(row.false_alarms_per_hour.unwrap().value, 0.0);
+        assert_eq!(row.frames_used.unwrap().value, 24.0);
+        assert_eq!(row.label_right.unwrap().value, 0.5, "half of the anomalies are falls");
+        assert_eq!((row.kinds[0].videos, row.kinds[0].auc), (10, Some(1.0)));
+        assert_eq!((row.rates[9].found, row.rates[9].false_alarms), (1.0, 0.0));
+    }
+
+    #[test]
+    fn who_cries_wolf_is_counted_by_the_hour() {
+        let cries = run("cries", |_, _| 0.9);
+        // Half of 40 videos of 10 s, one alarm in each: 20 in 400 s.
+        let row = row(&cries, &truths(), 0.5);
+        assert_eq!(row.false_alarms_per_hour.unwrap().value, 180.0);
+        assert_eq!(row.video_auc.unwrap().value, 0.5);
+    }
+
+    #[test]
+    fn a_difference_is_taken_on_the_same_videos() {
+        let knows = run("knows", |_, t| if t.intervals.is_empty() { 0.1 } else { 0.9 });
+        let guesses = run("guesses", |i, _| (i * 7 % 40) as f64 / 40.0);
+        let found = differences(&knows, &guesses, &truths());
+        assert_eq!(
+            found.iter().map(|d| d.metric).collect::<Vec<_>>(),
+            ["video_auc", "alias_auc", "frame_auc"]
+        );
+        let video = &found[0].estimate;
+        assert!(video.lo > 0.2 && video.value > video.lo && video.hi <= 1.0, "{video:?}");
+    }
+}
