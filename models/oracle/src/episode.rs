@@ -243,7 +243,7 @@ fn name(story: &Story) -> String {
     }
 }
 
-fn on_grid(t: f64) -> f64 {
+pub(crate) fn on_grid(t: f64) -> f64 {
     (t / FRAME_S).round() * FRAME_S
 }
 

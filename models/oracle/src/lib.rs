@@ -8,6 +8,7 @@
 mod dice;
 mod episode;
 mod pupil;
+mod rollout;
 mod teacher;
 
 pub use dice::Dice;
@@ -15,4 +16,5 @@ pub use episode::{
     Episode, Lesson, Segment, Strays, WINDOW_S, harmful_intervals, taught_length, window_of,
 };
 pub use pupil::Pupil;
+pub use rollout::{Rollout, Rollouts};
 pub use teacher::{Teacher, kind_words};

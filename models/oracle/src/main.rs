@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 use hal_sim::{Class, HEIGHT, Incidents, Scene, SceneSpec, WIDTH};
 use oracle::{Dice, Episode, Lesson, Pupil, Strays, taught_length, window_of};
+use policy::Weights;
 use serde::Serialize;
 use std::{
     io::{self, BufWriter, Write},
@@ -74,6 +75,30 @@ enum Command {
         #[arg(long)]
         no_frames: bool,
     },
+    /// Inquiries of a policy by itself, several about each window, ranked by what they were worth.
+    ///
+    /// Per record: the window, its pairs and the transcripts, then the luma of the pairs.
+    Rollouts {
+        /// First seed. Use seeds that the policy was not trained on: their utility rests on its own
+        /// readings.
+        #[arg(long)]
+        from: u64,
+        /// Number of seeds; each gives one record.
+        #[arg(long)]
+        count: u64,
+        /// The bundle of the policy.
+        #[arg(long)]
+        policy: PathBuf,
+        /// Inquiries about each window.
+        #[arg(long, default_value_t = 6)]
+        each: u64,
+        /// Above 0; 1 leaves the policy's probabilities as they are.
+        #[arg(long, default_value_t = 1.0)]
+        temperature: f32,
+        /// Leave out the luma.
+        #[arg(long)]
+        no_frames: bool,
+    },
     /// The names of the classes of `pairs`, in order, as a JSON array.
     Classes,
 }
@@ -97,6 +122,12 @@ fn main() -> Result<()> {
             let strays = pupil.as_ref().map_or(Strays::Drawn(slips), |p| Strays::Own(own, p));
             let lessons = Lessons::new(&manifest, &template, whole, strays)?;
             stream_traces(&mut out, &lessons, from..from + count, !no_frames)
+        }
+        Command::Rollouts { from, count, policy, each, temperature, no_frames } => {
+            ensure!(temperature > 0.0, "--temperature {temperature} leaves nothing to chance");
+            let pupil = Pupil::load(&policy)?;
+            let by = Sampled { each, temperature };
+            stream_rollouts(&mut out, &pupil, &by, from..from + count, !no_frames)
         }
         Command::Classes => {
             let names: Vec<String> = Class::ALL.iter().map(|c| format!("{c:?}")).collect();
@@ -221,20 +252,49 @@ fn stream_traces(
     seeds: Range<u64>,
     with_frames: bool,
 ) -> Result<()> {
-    let (mut frames, mut frame) = (vec![], vec![0; WIDTH * HEIGHT]);
     for seed in seeds {
         let scene = scene(seed);
         let lesson = lessons.lesson(&scene, seed)?;
-        frames.clear();
-        if with_frames {
-            for t in lesson.pairs.iter().flatten() {
-                scene.render(lesson.from_s + t, &mut frame);
-                frames.extend_from_slice(&frame);
-            }
-        }
+        let frames = match with_frames {
+            true => luma(&scene, lesson.from_s, &lesson.pairs),
+            false => vec![],
+        };
         write_record(out, &lesson, &[&frames])?;
     }
     Ok(())
+}
+
+/// How rollouts are drawn.
+struct Sampled {
+    each: u64,
+    temperature: f32,
+}
+
+fn stream_rollouts(
+    out: &mut impl Write,
+    pupil: &Pupil,
+    by: &Sampled,
+    seeds: Range<u64>,
+    with_frames: bool,
+) -> Result<()> {
+    for seed in seeds {
+        let rollouts = pupil.roll_out(seed, by.each, by.temperature, &Weights::default())?;
+        let frames = match with_frames {
+            true => luma(&scene(seed), rollouts.from_s, &rollouts.pairs),
+            false => vec![],
+        };
+        write_record(out, &rollouts, &[&frames])?;
+    }
+    Ok(())
+}
+
+/// The luma of pairs, whose times are in seconds from `from_s`.
+fn luma(scene: &Scene, from_s: f64, pairs: &[[f64; 2]]) -> Vec<u8> {
+    let mut frames = vec![0; pairs.len() * 2 * WIDTH * HEIGHT];
+    for (t, frame) in pairs.iter().flatten().zip(frames.chunks_mut(WIDTH * HEIGHT)) {
+        scene.render(from_s + t, frame);
+    }
+    frames
 }
 
 fn scene(seed: u64) -> Scene {

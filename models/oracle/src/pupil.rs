@@ -2,10 +2,12 @@
 
 use anyhow::{Context, Result};
 use bundle::Bundle;
-use engine::{Engine, EngineOptions, Grammar, PairInput, PairKey, Piece, Session};
+use engine::{
+    Engine, EngineOptions, Generated, Grammar, PairInput, PairKey, Piece, Sampling, Session,
+};
 use hal_camera::Luma;
 use hal_sim::{HEIGHT, Scene, WIDTH};
-use policy::{Fed, turn_grammar};
+use policy::{ChatTemplate, Fed, Setup, turn_grammar};
 use std::path::Path;
 
 /// A policy as it is now. What it does of its own accord in a lesson is where it will find itself on
@@ -13,7 +15,11 @@ use std::path::Path;
 /// 2011, DAgger).
 pub struct Pupil {
     engine: Engine,
+    setup: Setup,
+    template: ChatTemplate,
+    probe: String,
     grammar: Grammar,
+    only_final: Grammar,
     max_tokens: usize,
 }
 
@@ -35,8 +41,28 @@ impl Pupil {
         let bundle = Bundle::open(folder)
             .with_context(|| format!("cannot use the policy in '{}'", folder.display()))?;
         let engine = Engine::load(&bundle, EngineOptions { threads: 1 })?;
-        let grammar = Grammar::new(&engine, &turn_grammar(&bundle.manifest.vocabulary(), false))?;
-        Ok(Self { engine, grammar, max_tokens: bundle.manifest.inquiry.max_tokens })
+        let words = bundle.manifest.vocabulary();
+        let template = String::from_utf8(bundle.read(bundle::CHAT_TEMPLATE)?)
+            .with_context(|| format!("the chat template in '{}'", folder.display()))?;
+        Ok(Self {
+            setup: bundle.manifest.setup(),
+            template: ChatTemplate::new(&template)?,
+            probe: bundle.manifest.prompts.probe.clone(),
+            grammar: Grammar::new(&engine, &turn_grammar(&words, false))?,
+            only_final: Grammar::new(&engine, &turn_grammar(&words, true))?,
+            max_tokens: bundle.manifest.inquiry.max_tokens,
+            engine,
+        })
+    }
+
+    /// The inquiry that its bundle asks for.
+    pub(crate) fn setup(&self) -> &Setup {
+        &self.setup
+    }
+
+    /// Its chat template.
+    pub(crate) fn template(&self) -> &ChatTemplate {
+        &self.template
     }
 
     /// Begins a lesson in `scene`, whose second 0 is at `from_s`.
@@ -77,6 +103,22 @@ impl Attendance<'_> {
     /// What the pupil would say now; nothing is kept of it.
     pub(crate) fn would_say(&self) -> Result<String> {
         Ok(self.session.clone().generate(&self.pupil.grammar, self.pupil.max_tokens)?.text)
+    }
+
+    /// Chooses words by chance from now on.
+    pub(crate) fn sample(&mut self, sampling: Sampling) {
+        self.session.set_sampling(sampling);
+    }
+
+    /// P(anomalous) as the pupil reads it now.
+    pub(crate) fn reading(&mut self) -> Result<f32> {
+        Ok(self.session.yes_no(&self.pupil.probe)?)
+    }
+
+    /// Lets the pupil speak.
+    pub(crate) fn say(&mut self, must_finish: bool, max_tokens: u32) -> Result<Generated> {
+        let grammar = if must_finish { &self.pupil.only_final } else { &self.pupil.grammar };
+        Ok(self.session.generate(grammar, self.pupil.max_tokens.min(max_tokens as usize))?)
     }
 
     /// Makes the pupil have said `text`.

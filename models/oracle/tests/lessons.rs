@@ -1,8 +1,10 @@
 //! What the teacher teaches is what the camera's protocol admits.
 
 use hal_sim::{IncidentKind, Incidents, Scene, SceneSpec};
-use oracle::{Episode, Lesson, Pupil, Segment, Strays, WINDOW_S, taught_length, window_of};
-use policy::{Action, Budgets, ChatTemplate, Limits, Setup, Verdict, parse_turn};
+use oracle::{
+    Episode, Lesson, Pupil, Rollout, Segment, Strays, WINDOW_S, taught_length, window_of,
+};
+use policy::{Action, Budgets, ChatTemplate, Limits, Setup, Verdict, Weights, parse_turn};
 
 const TEMPLATE: &str = include_str!("../../nano/chat_template.jinja");
 
@@ -86,6 +88,42 @@ fn a_policy_that_goes_its_own_way_is_taught_where_it_gets_to() {
         assert!(last.verdict == Verdict::Normal || episode.anomalous, "seed {seed}");
     }
     assert!(strayed > 10, "only {strayed} turns of its own in 20 lessons");
+}
+
+#[test]
+fn rollouts_differ_by_chance_and_are_worth_what_they_say() {
+    let pupil = Pupil::load(concat!(env!("CARGO_MANIFEST_DIR"), "/../nano").as_ref()).unwrap();
+    let weights = Weights::default();
+    let (mut different, mut of) = (0, 0);
+    for seed in 4_000_000..4_000_006 {
+        let it = pupil.roll_out(seed, 3, 1.0, &weights).unwrap();
+        assert_eq!(it.rollouts.len(), 3);
+        let said = |r: &Rollout| {
+            let policy = r.segments.iter().filter_map(|s| match s {
+                Segment::Policy(text) => Some(text.clone()),
+                _ => None,
+            });
+            policy.collect::<Vec<_>>()
+        };
+        of += 1;
+        different += usize::from(said(&it.rollouts[0]) != said(&it.rollouts[1]));
+        for rollout in &it.rollouts {
+            assert_eq!(rollout.readings.len(), said(rollout).len(), "one reading before each turn");
+            let u = rollout.utility;
+            let total =
+                weights.task * u.task + weights.information * u.information - weights.cost * u.cost;
+            assert!((u.total - total).abs() < 1e-9, "only the weak label counts: {u:?}");
+            let pairs = rollout.segments.iter().filter(|s| matches!(s, Segment::Pair(_))).count();
+            assert_eq!(2 * pairs as u32, rollout.frames);
+        }
+        let again = pupil.roll_out(seed, 3, 1.0, &weights).unwrap();
+        assert_eq!(
+            said(&again.rollouts[2]),
+            said(&it.rollouts[2]),
+            "the same seeds, the same words"
+        );
+    }
+    assert!(different * 2 > of, "{different} of {of} windows had different inquiries");
 }
 
 #[test]

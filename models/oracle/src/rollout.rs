@@ -1,0 +1,138 @@
+//! Inquiries of a policy by itself, several about the same window, and what each was worth.
+
+use crate::{Pupil, Segment, WINDOW_S, episode::on_grid, harmful_intervals, window_of};
+use anyhow::{Context, Result};
+use engine::Sampling;
+use hal_sim::{Incidents, Scene, SceneSpec};
+use policy::{
+    Effect, Input, Inquiry, SeenFrame, Setup, Truth, Utility, Verdict, Weights, fed_pieces, moments,
+};
+use serde::Serialize;
+
+/// Inquiries about one window.
+#[derive(Clone, Debug, Serialize)]
+pub struct Rollouts {
+    /// The scene.
+    pub seed: u64,
+    /// Where the window begins in the scene, in seconds.
+    pub from_s: f64,
+    /// The weak label: whether something harmful happens within it.
+    pub anomalous: bool,
+    /// The two times of each pair that any of them looked at, in seconds within the window.
+    pub pairs: Vec<[f64; 2]>,
+    /// The inquiries.
+    pub rollouts: Vec<Rollout>,
+}
+
+/// One inquiry.
+#[derive(Clone, Debug, Serialize)]
+pub struct Rollout {
+    /// The transcript; pairs are numbers of [`Rollouts::pairs`].
+    pub segments: Vec<Segment>,
+    /// P(anomalous) before each turn.
+    pub readings: Vec<f64>,
+    /// Whether its verdict is that of the weak label.
+    pub right: bool,
+    /// Frames that it looked at.
+    pub frames: u32,
+    /// What it was worth, by the weak label and its own readings: the window must be new to it.
+    pub utility: Utility,
+}
+
+impl Pupil {
+    /// `count` inquiries at `temperature` about the window of `seed`.
+    ///
+    /// # Errors
+    /// If the template or the engine fails.
+    pub fn roll_out(
+        &self,
+        seed: u64,
+        count: u64,
+        temperature: f32,
+        weights: &Weights,
+    ) -> Result<Rollouts> {
+        let scene = Scene::new(SceneSpec { seed, incidents: Incidents::Often });
+        let from_s = window_of(seed);
+        let stories = scene.stories(from_s, from_s + WINDOW_S);
+        let anomalous = !harmful_intervals(&stories, from_s, WINDOW_S).is_empty();
+        let mut pairs: Vec<[f64; 2]> = vec![];
+        let rollouts = (0..count)
+            .map(|number| {
+                // Numbers of one window lie close together; the generator spreads them.
+                let sampling = Sampling::Temperature { t: temperature, seed: seed << 8 | number };
+                self.one(&scene, seed, sampling, anomalous, weights, &mut pairs)
+                    .with_context(|| format!("seed {seed}"))
+            })
+            .collect::<Result<_>>()?;
+        Ok(Rollouts { seed, from_s, anomalous, pairs, rollouts })
+    }
+
+    fn one(
+        &self,
+        scene: &Scene,
+        seed: u64,
+        sampling: Sampling,
+        anomalous: bool,
+        weights: &Weights,
+        pairs: &mut Vec<[f64; 2]>,
+    ) -> Result<Rollout> {
+        let setup = Setup {
+            window: (0.0, WINDOW_S),
+            held: (0.0, WINDOW_S),
+            woken_at: seed.is_multiple_of(2).then_some(policy::tenth(WINDOW_S - 2.0)),
+            ..self.setup().clone()
+        };
+        let (lag, frames_max) = (setup.limits.pair_lag_s, setup.budgets.frames);
+        let mut attendance = self.attend(scene, seed, window_of(seed))?;
+        attendance.sample(sampling);
+        let (mut segments, mut readings, mut newest) = (vec![], vec![], vec![]);
+        let mut before = String::new();
+        let (mut inquiry, mut effect) = Inquiry::begin(setup);
+        loop {
+            let input = match effect {
+                Effect::Observe(look) => {
+                    newest = moments(&look, lag).into_iter().map(|p| p.map(on_grid)).collect();
+                    let seen =
+                        |&t_s: &f64| SeenFrame { id: String::new(), t_s, hash: String::new() };
+                    Input::Observed { frames: newest.iter().flatten().map(seen).collect() }
+                }
+                Effect::Consult { must_finish, max_tokens } => {
+                    let messages = inquiry.messages();
+                    let added =
+                        self.template().render_after(&before, messages, &policy::tool_schemas())?;
+                    let fed = fed_pieces(&added, &newest);
+                    attendance.hear(&fed, &newest)?;
+                    let numbers: Vec<usize> = newest.iter().map(|p| number_of(p, pairs)).collect();
+                    segments.extend(fed.into_iter().map(|piece| match piece {
+                        policy::Fed::Text(text) => Segment::Context(text),
+                        policy::Fed::Pair(number) => Segment::Pair(numbers[number]),
+                    }));
+                    newest.clear();
+                    let p = attendance.reading()?;
+                    readings.push(f64::from(p));
+                    let said = attendance.say(must_finish, max_tokens)?;
+                    before = format!("{before}{added}{}<|im_end|>", said.text);
+                    segments.push(Segment::Policy(said.text.clone()));
+                    Input::Said { text: said.text, tokens: said.tokens, p, elapsed_ms: 0 }
+                }
+                Effect::Finish(outcome) => {
+                    let truth = Truth { anomalous, intervals: None };
+                    let utility = Utility::of(&outcome, &readings, &truth, frames_max, weights);
+                    let right =
+                        outcome.verdict.is_some_and(|v| (v == Verdict::Anomalous) == anomalous);
+                    let frames = outcome.frames_used;
+                    return Ok(Rollout { segments, readings, right, frames, utility });
+                }
+            };
+            (inquiry, effect) = inquiry.step(input);
+        }
+    }
+}
+
+/// The number of `pair` among those known, which it joins if it is new.
+fn number_of(pair: &[f64; 2], known: &mut Vec<[f64; 2]>) -> usize {
+    known.iter().position(|k| k == pair).unwrap_or_else(|| {
+        known.push(*pair);
+        known.len() - 1
+    })
+}
