@@ -15,6 +15,7 @@ mod grammar;
 mod hypothesis;
 mod inquiry;
 mod look;
+mod preference;
 mod tools;
 mod trajectory;
 mod utility;
@@ -29,6 +30,7 @@ pub use inquiry::{
     Budgets, Effect, Input, Inquiry, Outcome, Setup, StoppedBy, assistant_turn, observation_line,
 };
 pub use look::{Limits, Look, Refusal, glance, look, moments, tenth};
+pub use preference::{preference_loss, turn_weights};
 pub use tools::tool_schemas;
 pub use trajectory::{SeenFrame, Step, StepOperator};
 pub use utility::{Truth, Utility, Weights, overlap_over_union};

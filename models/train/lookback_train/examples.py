@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -41,6 +41,8 @@ class Example:
     state, 2 the harmful transition, 3 the harmless one."""
     anomalous: bool
     seed: int
+    turns: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    """The turn, from 0, in which the policy wrote the token at that place, `[T]`."""
     own: bool = False
     """Whether a policy in training went some of its own way in it."""
 
@@ -54,6 +56,7 @@ def example(episode: dict, tokenizer: Tokenizer, first_pair: int) -> Example:
     ids: list[int] = []
     learnt: list[float] = []
     probes: list[int] = []
+    turns: list[int] = []
     pairs: list[int] = []
     sees: list[list[int]] = []
     for segment in episode["segments"]:
@@ -71,9 +74,11 @@ def example(episode: dict, tokenizer: Tokenizer, first_pair: int) -> Example:
             ids += new
             # The first token, <think>, is forced by the grammar; its place belongs to the probe.
             learnt += [0.0] + [0.0 if slip else 1.0] * (len(new) - 1)
+            turns += [len(probes) - 1] * len(new)
             continue
         ids += new
         learnt += [0.0] * len(new)
+        turns += [0] * len(new)
     return Example(
         np.array(ids),
         np.array(learnt, np.float32),
@@ -83,6 +88,7 @@ def example(episode: dict, tokenizer: Tokenizer, first_pair: int) -> Example:
         np.array(sees, np.uint8),
         bool(episode["anomalous"]),
         int(episode["seed"]),
+        np.array(turns),
         bool(episode.get("own", False)),
     )
 
@@ -126,14 +132,19 @@ def encode_traces(
     traces: Iterable[oracle.Trace], trunk: Trunk, batch: int = 64
 ) -> Iterator[tuple[dict, np.ndarray]]:
     """Episodes with the cell features of their pairs, f16."""
+    for trace in traces:
+        yield trace.episode, encode_pairs(trunk, trace.frames, batch)
+
+
+def encode_pairs(trunk: Trunk, frames: np.ndarray, batch: int = 64) -> np.ndarray:
+    """Cell features, f16, of pairs, u8 `[pairs, 2, 128, 192]`."""
     trunk.eval()
     with torch.inference_mode():
-        for trace in traces:
-            found = [
-                trunk(normalise(torch.from_numpy(trace.frames[i : i + batch].copy())))
-                for i in range(0, len(trace.frames), batch)
-            ]
-            yield trace.episode, torch.cat(found).half().numpy()
+        found = [
+            trunk(normalise(torch.from_numpy(frames[i : i + batch].copy())))
+            for i in range(0, len(frames), batch)
+        ]
+        return torch.cat(found).half().numpy()
 
 
 def render_shards(

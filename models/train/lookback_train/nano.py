@@ -7,14 +7,15 @@ import json
 import os
 import time
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from . import examples, export, oracle, perception, sft, tokens
+from . import examples, export, idpo, oracle, perception, sft, tokens
 from .decoder import Shape
-from .tower import Perception
+from .tower import Perception, Trunk
 
 ROOT = Path(__file__).resolve().parents[3]
 TOKENIZER_EPISODES = 3000
@@ -34,12 +35,19 @@ class Plan:
     val_episodes: int
     sft_steps: int
     report: int
+    idpo_rounds: int
+    idpo_windows: int
+    """Windows that the policy inquires about for each round of iDPO, `IDPO_EACH` times each."""
+    idpo_steps: int
 
 
 PLANS = {
-    "full": Plan(2200, 200, 100, 30, 500, 8500, 250),
-    "tiny": Plan(60, 3, 100, 1, 60, 60, 20),
+    "full": Plan(2200, 200, 100, 30, 500, 7500, 250, 2, 600, 150),
+    "tiny": Plan(60, 3, 100, 1, 60, 60, 20, 1, 12, 6),
 }
+IDPO_EACH = 6
+IDPO_SEEDS = oracle.TRAIN + 4_000_000
+"""Seeds that perception and SFT never see: the utility rests on the policy's own readings."""
 
 
 def main() -> None:
@@ -55,6 +63,7 @@ def main() -> None:
     parser.add_argument("--sft-steps", type=int)
     parser.add_argument("--shards", type=int)
     parser.add_argument("--init", type=Path, help="begin SFT from the weights in this policy.pt")
+    parser.add_argument("--idpo-rounds", type=int)
     parser.add_argument("--until", choices=["perception", "sft", "export"], default="export")
     given = parser.parse_args()
     plan = PLANS["tiny" if given.tiny else "full"]
@@ -66,6 +75,9 @@ def main() -> None:
         plan.val_episodes,
         given.sft_steps or plan.sft_steps,
         plan.report,
+        plan.idpo_rounds if given.idpo_rounds is None else given.idpo_rounds,
+        plan.idpo_windows,
+        plan.idpo_steps,
     )
     torch.set_num_threads(given.threads)
     run(plan, given.work, given.out, given.seed, given.until, given.init)
@@ -106,13 +118,12 @@ def run(plan: Plan, work: Path, out: Path, seed: int, until: str, init: Path | N
             time_asked = len(renderers)
             pupil = work / f"pupil-{time_asked}"
             if not (pupil / "bundle.toml").exists():
-                bundle(pupil)
+                bundle(work / "policy.pt", pupil)
             first = plan.shards + (time_asked - 1) * plan.own_shards
             numbers = range(first, first + plan.own_shards)
             renderers.append(examples.render_in_background(*common, numbers, plan.per_shard, pupil))
 
-    def bundle(folder: Path) -> None:
-        policy = work / "policy.pt"
+    def bundle(policy: Path, folder: Path) -> None:
         export.bundle(weights, policy, tokenizer_file, files[1], files[0], LABELS, sealer, folder)
 
     sft.train(
@@ -131,8 +142,33 @@ def run(plan: Plan, work: Path, out: Path, seed: int, until: str, init: Path | N
         renderer.terminate()
     if until == "sft":
         return
-    bundle(out)
+    newest = work / "policy.pt"
+    for number in range(1, plan.idpo_rounds + 1):
+        before, newest = newest, work / f"idpo-{number}.pt"
+        if newest.exists():
+            continue
+        rolled = work / f"idpo-{number}-from"
+        bundle(before, rolled)
+        start = IDPO_SEEDS + (seed * 100 + number) * plan.idpo_windows
+        records = oracle.stream_rollouts(binary, start, plan.idpo_windows, rolled, IDPO_EACH)
+        trunk = Trunk()
+        trunk.load_state_dict(state["trunk"])
+        pairs, features, worth = idpo.collect(records, trunk, tokenizer, _rolled_out(plan))
+        print(f"idpo round {number}: rollouts {idpo.summary(worth)}", flush=True)
+        ids = tuple(tokenizer.token_to_id(t) for t in ("yes", "no", "<|video_pad|>"))
+        idpo.train(pairs, features, seen, before, newest, plan.idpo_steps, seed + number, ids)
+    bundle(newest, out)
     print(f"bundle written to {out}", flush=True)
+
+
+def _rolled_out(plan: Plan) -> Callable[[int], None]:
+    """Says now and then how many windows have been inquired about."""
+
+    def progress(windows: int) -> None:
+        if windows % 50 == 0 or windows == plan.idpo_windows:
+            print(f"rollouts: {windows}/{plan.idpo_windows} windows", flush=True)
+
+    return progress
 
 
 LABELS = {

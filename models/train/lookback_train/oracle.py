@@ -78,6 +78,19 @@ def stream_traces(
     arguments = ["traces", "--from", str(start), "--count", str(count)]
     arguments += ["--manifest", str(manifest), "--template", str(template)]
     arguments += ["--policy", str(pupil)] if pupil else ["--slips", str(slips)]
+    yield from _traces(binary, arguments, frames)
+
+
+def stream_rollouts(
+    binary: Path, start: int, count: int, policy: Path, each: int, temperature: float = 1.0
+) -> Iterator[Trace]:
+    """`each` inquiries of the bundle `policy` about each seed in `[start, start + count)`."""
+    arguments = ["rollouts", "--from", str(start), "--count", str(count), "--policy", str(policy)]
+    arguments += ["--each", str(each), "--temperature", str(temperature)]
+    yield from _traces(binary, arguments, frames=True)
+
+
+def _traces(binary: Path, arguments: list[str], frames: bool) -> Iterator[Trace]:
     with _Stream(binary, arguments + ([] if frames else ["--no-frames"])) as pipe:
         while (episode := _header(pipe)) is not None:
             n = len(episode["pairs"]) if frames else 0

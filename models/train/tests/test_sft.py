@@ -36,7 +36,7 @@ def test_the_learning_rate_rises_and_falls_to_nothing() -> None:
 
 def drawn(own: bool, seed: int) -> Example:
     nothing = np.zeros(0)
-    return Example(np.zeros(4), nothing, nothing, nothing, nothing, nothing, False, seed, own)
+    return Example(np.zeros(4), nothing, nothing, nothing, nothing, nothing, False, seed, own=own)
 
 
 def test_lessons_in_which_the_policy_went_its_own_way_are_drawn_oftener() -> None:
