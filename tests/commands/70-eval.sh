@@ -26,4 +26,46 @@ refuses 1 'sliding' 'an unknown method is refused, and the known ones are named'
 refuses 1 'nowhere' 'a missing bundle is refused' "$eval_tool" sim --bundle nowhere
 refuses 1 'too few' 'a budget that shows nothing is refused' "$eval_tool" sim --bundle "$nano" --frames 2
 refuses 1 'at least one' 'no videos at all are refused' "$eval_tool" sim --bundle "$nano" --videos 0
+
+# Three clips stand for each benchmark; their scores mean nothing, but their frames and seconds do.
+mkdir -p films/test annotations/Scene1/abnormal_scene_1_scenario_1_annotations
+film() {
+    ffmpeg -nostdin -loglevel error -f lavfi -i "testsrc2=size=320x240:rate=$3" -t "$2" -pix_fmt yuv420p "films/test/$1.mp4"
+}
+for clip in Abuse028_x264:4:30 Normal_Videos_003_x264:3:30 'v=a.b__#1_label_B4-0-0:4:24' 'v=c__#1_label_A:3:24' \
+    abnormal_scene_1_scenario_1:4:30; do
+    IFS=: read -r name seconds rate <<<"$clip"
+    film "$name" "$seconds" "$rate"
+done
+printf 'Abuse028_x264.mp4  Abuse  30  60  -1  -1  \nNormal_Videos_003_x264.mp4  Normal  -1  -1  -1  -1  \n' >ucf.txt
+printf 'v=a.b__#1_label_B4-0-0 24 48\n' >xd.txt
+printf '0,30,59\n' >annotations/Scene1/abnormal_scene_1_scenario_1_annotations/abnormal_scene_1_scenario_1_tracks.txt
+films() { # BENCHMARK ANNOTATIONS OPTION...
+    local benchmark=$1 given=$2
+    shift 2
+    timeout 120 "$eval_tool" "$benchmark" --root films --annotations "$given" --bundle "$nano" \
+        --results "$benchmark.jsonl" --json "$@" >"$benchmark.json"
+}
+check '`lookback-eval ucf-crime` watches annotated videos' films ucf-crime ucf.txt
+holds 'and reports the metrics of the field for each method' ucf-crime.json '
+    rows[0]["videos"] == 2 and rows[0]["anomalous"] == 1 and rows[0]["end_frame"] == "excluded"
+    and all(0 <= r[m] <= 1 for r in rows[0]["rows"] for m in "frame_auc frame_auc_macro ap_step ap_trapezoid".split())'
+holds 'each video is a line of the results' ucf-crime.jsonl '
+    len(rows) == 4 and {round(r["length_s"]) for r in rows} == {3, 4}'
+resumes() {
+    cp ucf-crime.jsonl before.jsonl && cp ucf-crime.json before.json && films ucf-crime ucf.txt &&
+        cmp before.jsonl ucf-crime.jsonl && cmp before.json ucf-crime.json
+}
+check 'called again it watches nothing twice and says the same' resumes
+check '`xd-violence` finds normal videos by their names' films xd-violence xd.txt
+holds 'one of each' xd-violence.json 'rows[0]["videos"] == 2 and rows[0]["anomalous"] == 1 and rows[0]["fps"] == 24'
+check '`ubnormal` reads the folder of its scenes' films ubnormal annotations
+holds 'with its closed intervals' ubnormal.json 'rows[0]["end_frame"] == "included" and rows[0]["videos"] == 1'
+printf 'Arson011_x264.mp4  Arson  150  420  680  1267  \n' >>ucf.txt
+refuses 1 'Arson011_x264.*--partial' 'an annotated video that is not there is named' \
+    "$eval_tool" ucf-crime --root films --annotations ucf.txt --bundle "$nano" --results x.jsonl
+check 'and left out if asked to' films ucf-crime ucf.txt --partial
+printf 'Abuse028_x264.mp4  Abuse  thirty  60\n' >wrong.txt
+refuses 1 "line 1: 'thirty'" 'a wrong annotation is named by its line' \
+    "$eval_tool" ucf-crime --root films --annotations wrong.txt --bundle "$nano" --results x.jsonl
 finish

@@ -1,19 +1,20 @@
 //! `lookback-eval`: how good a policy is, beside passive ways to use the same policy.
 #![forbid(unsafe_code)]
 
+mod benchmark;
+
 use anyhow::{Context, Result, ensure};
+use benchmark::{Benchmark, BenchmarkArguments, Policy, inquire};
 use bundle::Bundle;
 use clap::{Parser, Subcommand, ValueEnum};
 use engine::{Engine, EngineOptions};
 use eval::{
-    Passive, SimVideo, Split, Strategy, Watched, curve_of_inquiry,
+    Passive, SimVideo, Split, Strategy,
     table::{Difference, Row, Run, Truth, differences, row},
     watch,
 };
-use hal_camera::{MediaTime, Span};
 use indicatif::{ProgressBar, ProgressStyle};
-use inquiry::{Inquirer, Request};
-use policy::Budgets;
+use inquiry::Inquirer;
 use serde::Serialize;
 use std::{
     io::{self, Write},
@@ -33,6 +34,12 @@ struct Arguments {
 enum Command {
     /// On simulated videos, rendered from seeds that nothing was trained on.
     Sim(SimArguments),
+    /// On the test videos of UCF-Crime.
+    UcfCrime(BenchmarkArguments),
+    /// On the test videos of XD-Violence.
+    XdViolence(BenchmarkArguments),
+    /// On videos of UBnormal.
+    Ubnormal(BenchmarkArguments),
 }
 
 #[derive(clap::Args)]
@@ -106,6 +113,9 @@ struct Table {
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Sim(arguments) => sim(&arguments),
+        Command::UcfCrime(arguments) => on_films(Benchmark::UcfCrime, &arguments),
+        Command::XdViolence(arguments) => on_films(Benchmark::XdViolence, &arguments),
+        Command::Ubnormal(arguments) => on_films(Benchmark::UbNormal, &arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -149,7 +159,7 @@ fn sim(arguments: &SimArguments) -> Result<()> {
             let mut watched = vec![];
             for video in &videos {
                 watched.push(match strategy {
-                    Strategy::Active => inquire(&mut inquirer, video, frames)?,
+                    Strategy::Active => inquire(&mut inquirer, video, length_s, frames)?,
                     recipe => watch(recipe, &mut passive.on(video), length_s, frames)?,
                 });
                 bar.inc(1);
@@ -176,6 +186,24 @@ fn sim(arguments: &SimArguments) -> Result<()> {
         true => Ok(writeln!(out, "{}", serde_json::to_string(&table)?)?),
         false => readable(out, &table),
     }
+}
+
+fn on_films(benchmark: Benchmark, arguments: &BenchmarkArguments) -> Result<()> {
+    let strategies = strategies(&arguments.methods)?;
+    let bundle = open(&arguments.bundle)?;
+    let manifest = &bundle.manifest;
+    let own = manifest.inquiry.max_frames as u32;
+    let frames = budgets(std::slice::from_ref(&arguments.frames), own)?[0];
+    let load = || Engine::load(&bundle, EngineOptions { threads: 1 });
+    let passive = Passive::new(&bundle, load()?)?;
+    let mut policy = Policy {
+        passive: &passive,
+        inquirer: &mut Inquirer::new(&bundle, load()?)?,
+        stretch_s: manifest.inquiry.max_stretch_s,
+        threshold: arguments.threshold.unwrap_or(manifest.thresholds.notice),
+        frames,
+    };
+    benchmark::run(benchmark, arguments, &strategies, &mut policy)
 }
 
 fn open(path: &Path) -> Result<Bundle> {
@@ -218,28 +246,6 @@ fn truth(video: &SimVideo) -> Truth {
         intervals: video.intervals(),
         labels: harmful.map(|s| s.kind.label().to_owned()).collect(),
     }
-}
-
-/// The policy's own inquiry about the whole video.
-fn inquire(inquirer: &mut Inquirer, video: &SimVideo, frames: u32) -> Result<Watched> {
-    let setup = inquirer.setup();
-    let own = Budgets { frames, ..setup.budgets };
-    let glance = setup.glance_frames.min(frames / 4 * 2);
-    let end = MediaTime::from_s(video.length_s);
-    let request = Request {
-        window: Span::new(MediaTime(0), end),
-        woken_at: None,
-        normal: String::new(),
-        budgets: Some(own),
-        glance_frames: Some(glance),
-    };
-    let report = inquirer.inquire(video, &request)?;
-    let outcome = report.outcome;
-    let p = f64::from(outcome.p);
-    let clips: Vec<(f64, f64)> = outcome.clips.iter().map(|c| (c.start, c.end)).collect();
-    let curve = curve_of_inquiry(video.length_s, p, &clips);
-    let label = outcome.clips.first().map(|c| c.label.clone());
-    Ok(Watched { p, curve, frames: outcome.frames_used, label })
 }
 
 fn progress(total: usize) -> ProgressBar {
