@@ -22,6 +22,9 @@ each_json() {
 check '`--each` gives the curve of every video' each_json
 holds 'one score for each half second' each.json '
     len(rows) == 2 and all(len(r["watched"]["curve"]) == 120 for r in rows)'
+check '`report` draws them' quiet "$eval_tool" report each.json --out curves.html
+check 'as drawings in one page' grep -q '<polyline' curves.html
+refuses 1 'line 1' 'what is no result is not drawn' "$eval_tool" report "$nano/bundle.toml" --out wrong.html
 refuses 1 'sliding' 'an unknown method is refused, and the known ones are named' "$eval_tool" sim --methods guessing
 refuses 1 'nowhere' 'a missing bundle is refused' "$eval_tool" sim --bundle nowhere
 refuses 1 'too few' 'a budget that shows nothing is refused' "$eval_tool" sim --bundle "$nano" --frames 2
@@ -51,7 +54,7 @@ holds 'and reports the metrics of the field for each method' ucf-crime.json '
     rows[0]["videos"] == 2 and rows[0]["anomalous"] == 1 and rows[0]["end_frame"] == "excluded"
     and all(0 <= r[m] <= 1 for r in rows[0]["rows"] for m in "frame_auc frame_auc_macro ap_step ap_trapezoid".split())'
 holds 'each video is a line of the results' ucf-crime.jsonl '
-    len(rows) == 4 and {round(r["length_s"]) for r in rows} == {3, 4}'
+    len(rows) == 4 and {round(r["video"]["length_s"]) for r in rows} == {3, 4}'
 resumes() {
     cp ucf-crime.jsonl before.jsonl && cp ucf-crime.json before.json && films ucf-crime ucf.txt &&
         cmp before.jsonl ucf-crime.jsonl && cmp before.json ucf-crime.json

@@ -4,10 +4,11 @@
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 use eval::{
-    Estimate, Passive, Strategy, Watched,
+    Estimate, Passive, Record, Strategy, Watched,
     annotations::{self, Annotation, EndFrame, xd_class},
     bootstrap, curve, curve_of_inquiry,
     metrics::{PrArea, alarms, average_precision, macro_roc_auc, roc_auc},
+    table::Truth,
     watch,
 };
 use frame_store::{FrameStore, RealFs, StoreOptions};
@@ -15,7 +16,7 @@ use hal_camera::{Camera, CameraError, CameraId, Capture, MediaTime, Span};
 use hal_linux::FileCamera;
 use inquiry::{Footage, Inquirer, Request, Stored};
 use policy::Budgets;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use std::{
     collections::BTreeMap,
     fs::{self, File, OpenOptions},
@@ -99,19 +100,6 @@ impl Benchmark {
             Self::UbNormal => (30.0, EndFrame::Included),
         }
     }
-}
-
-/// What a method made of a video: a line of the results file.
-#[derive(Serialize, Deserialize)]
-struct Line {
-    video: String,
-    method: String,
-    bundle: String,
-    frames_budget: u32,
-    length_s: f64,
-    p: f64,
-    curve: Vec<f64>,
-    frames: u32,
 }
 
 /// What is printed.
@@ -203,15 +191,12 @@ pub fn run(
         let film = Film::read(file)?;
         for strategy in new {
             let watched = film.watch(strategy, policy)?;
-            known.add(Line {
-                video: annotation.name.clone(),
+            known.add(Record {
+                video: truth(annotation, film.length_s(), fps, end),
                 method: strategy.name().to_owned(),
+                frames: policy.frames,
                 bundle: bundle.clone(),
-                frames_budget: policy.frames,
-                length_s: film.length_s(),
-                p: watched.p,
-                curve: watched.curve,
-                frames: watched.frames,
+                watched,
             })?;
             bar.inc(1);
         }
@@ -235,6 +220,21 @@ pub fn run(
     match arguments.json {
         true => Ok(writeln!(out, "{}", serde_json::to_string(&report)?)?),
         false => readable(out, &report),
+    }
+}
+
+/// The truth in seconds, for drawings.
+fn truth(annotation: &Annotation, length_s: f64, fps: f64, end: EndFrame) -> Truth {
+    let beyond = u64::from(end == EndFrame::Included);
+    let seconds = |&(a, b): &(u64, u64)| (a as f64 / fps, (b + beyond) as f64 / fps);
+    Truth {
+        name: annotation.name.clone(),
+        length_s,
+        intervals: annotation.intervals.iter().map(seconds).collect(),
+        labels: match annotation.anomalous() {
+            true => vec![annotation.class.clone()],
+            false => vec![],
+        },
     }
 }
 
@@ -409,7 +409,7 @@ pub fn inquire(
 struct Results {
     path: PathBuf,
     file: File,
-    lines: BTreeMap<(String, String), Line>,
+    lines: BTreeMap<(String, String), Record>,
     bundle: String,
 }
 
@@ -421,11 +421,11 @@ impl Results {
         let mut lines = BTreeMap::new();
         for line in BufReader::new(&file).lines() {
             // A line that a power cut broke off is a video to be watched again.
-            let Ok(line) = serde_json::from_str::<Line>(&line.with_context(context)?) else {
+            let Ok(line) = serde_json::from_str::<Record>(&line.with_context(context)?) else {
                 continue;
             };
-            if line.bundle == bundle && line.frames_budget == frames {
-                lines.insert((line.video.clone(), line.method.clone()), line);
+            if line.bundle == bundle && line.frames == frames {
+                lines.insert((line.video.name.clone(), line.method.clone()), line);
             }
         }
         Ok(Self { path: path.to_owned(), file, lines, bundle: bundle.to_owned() })
@@ -435,15 +435,15 @@ impl Results {
         self.get(video, strategy).is_some()
     }
 
-    fn get(&self, video: &str, strategy: Strategy) -> Option<&Line> {
+    fn get(&self, video: &str, strategy: Strategy) -> Option<&Record> {
         self.lines.get(&(video.to_owned(), strategy.name().to_owned()))
     }
 
-    fn add(&mut self, line: Line) -> Result<()> {
+    fn add(&mut self, line: Record) -> Result<()> {
         debug_assert_eq!(line.bundle, self.bundle);
         writeln!(self.file, "{}", serde_json::to_string(&line)?)
             .with_context(|| format!("cannot write '{}'", self.path.display()))?;
-        self.lines.insert((line.video.clone(), line.method.clone()), line);
+        self.lines.insert((line.video.name.clone(), line.method.clone()), line);
         Ok(())
     }
 }
@@ -456,7 +456,7 @@ fn row(
     end: EndFrame,
     policy: &Policy<'_>,
 ) -> Result<BenchmarkRow> {
-    let lines: Vec<&Line> = there
+    let lines: Vec<&Record> = there
         .iter()
         .map(|a| known.get(&a.name, strategy).with_context(|| format!("no result of '{}'", a.name)))
         .collect::<Result<_>>()?;
@@ -464,14 +464,14 @@ fn row(
     let (mut false_alarms, mut hours) = (0.0, 0.0);
     let mut delays = vec![];
     for (annotation, line) in there.iter().zip(&lines) {
-        let frames = (line.length_s * fps).round() as usize;
-        let last = line.curve.len().saturating_sub(1);
+        let frames = (line.video.length_s * fps).round() as usize;
+        let last = line.watched.curve.len().saturating_sub(1);
         let step = |frame: usize| ((frame as f64 / fps / curve::STEP_S) as usize).min(last);
-        let own: Vec<f64> = (0..frames).map(|f| line.curve[step(f)]).collect();
+        let own: Vec<f64> = (0..frames).map(|f| line.watched.curve[step(f)]).collect();
         let own_truth = annotation.truth(frames, end);
         let alarmed = alarms(&own, &own_truth, policy.threshold, fps);
         false_alarms += alarmed.false_alarms as f64;
-        hours += line.length_s / 3600.0;
+        hours += line.video.length_s / 3600.0;
         delays.extend(alarmed.delays_s);
         scores.extend_from_slice(&own);
         truth.extend_from_slice(&own_truth);
@@ -487,14 +487,14 @@ fn row(
         ap_step: average_precision(&scores, &truth, PrArea::Step),
         ap_trapezoid: average_precision(&scores, &truth, PrArea::Trapezoid),
         video_auc: bootstrap(lines.len(), |rows| {
-            let p: Vec<f64> = rows.iter().map(|&i| lines[i].p).collect();
+            let p: Vec<f64> = rows.iter().map(|&i| lines[i].watched.p).collect();
             let anomalous: Vec<bool> = rows.iter().map(|&i| there[i].anomalous()).collect();
             roc_auc(&p, &anomalous)
         }),
         false_alarms_per_hour: false_alarms / hours,
         time_to_detect_s: mean(&detected),
         detected: (!delays.is_empty()).then(|| detected.len() as f64 / delays.len() as f64),
-        frames_used: mean(&lines.iter().map(|l| f64::from(l.frames)).collect::<Vec<_>>())
+        frames_used: mean(&lines.iter().map(|l| f64::from(l.watched.frames)).collect::<Vec<_>>())
             .unwrap_or(0.0),
     })
 }

@@ -7,11 +7,14 @@ mod bootstrap;
 pub mod curve;
 mod eyes;
 pub mod metrics;
+mod record;
+pub mod report;
 mod sim;
 mod strategies;
 pub mod table;
 
 pub use bootstrap::{Estimate, bootstrap};
 pub use eyes::{EyesError, Passive, PassiveOn};
+pub use record::Record;
 pub use sim::{SimVideo, Split};
 pub use strategies::{Eyes, Strategy, Watched, curve_of_inquiry, watch};

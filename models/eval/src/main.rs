@@ -9,7 +9,7 @@ use bundle::Bundle;
 use clap::{Parser, Subcommand, ValueEnum};
 use engine::{Engine, EngineOptions};
 use eval::{
-    Passive, SimVideo, Split, Strategy,
+    Passive, Record, SimVideo, Split, Strategy,
     table::{Difference, Row, Run, Truth, differences, row},
     watch,
 };
@@ -17,6 +17,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use inquiry::Inquirer;
 use serde::Serialize;
 use std::{
+    fs,
     io::{self, Write},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -40,6 +41,21 @@ enum Command {
     XdViolence(BenchmarkArguments),
     /// On videos of UBnormal.
     Ubnormal(BenchmarkArguments),
+    /// Draw score curves beside the truth, as one HTML file.
+    Report(ReportArguments),
+}
+
+#[derive(clap::Args)]
+struct ReportArguments {
+    /// Lines of `sim --each`, or the results file of a benchmark; several are put together.
+    #[arg(required = true)]
+    results: Vec<PathBuf>,
+    /// The file to write.
+    #[arg(long, default_value = "report.html")]
+    out: PathBuf,
+    /// At most so many videos.
+    #[arg(long, default_value_t = 60)]
+    videos: usize,
 }
 
 #[derive(clap::Args)]
@@ -116,6 +132,7 @@ fn main() -> ExitCode {
         Command::UcfCrime(arguments) => on_films(Benchmark::UcfCrime, &arguments),
         Command::XdViolence(arguments) => on_films(Benchmark::XdViolence, &arguments),
         Command::Ubnormal(arguments) => on_films(Benchmark::UbNormal, &arguments),
+        Command::Report(arguments) => report(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -171,7 +188,7 @@ fn sim(arguments: &SimArguments) -> Result<()> {
     bar.finish_and_clear();
     let out = &mut io::stdout().lock();
     if arguments.each {
-        return each(out, &runs, &truths);
+        return each(out, &runs, &truths, &bundle.id());
     }
     let anomalous = truths.iter().filter(|t| !t.intervals.is_empty()).count();
     let table = Table {
@@ -265,16 +282,37 @@ fn all_differences(runs: &[Run], truths: &[Truth]) -> Vec<Difference> {
 }
 
 /// One line per method and video.
-fn each(out: &mut impl Write, runs: &[Run], truths: &[Truth]) -> Result<()> {
+fn each(out: &mut impl Write, runs: &[Run], truths: &[Truth], bundle: &str) -> Result<()> {
     for run in runs {
         for (truth, watched) in truths.iter().zip(&run.watched) {
-            let line = serde_json::json!({
-                "method": run.method, "frames": run.frames, "video": truth, "watched": watched,
-            });
-            writeln!(out, "{line}")?;
+            let record = Record {
+                video: truth.clone(),
+                method: run.method.clone(),
+                frames: run.frames,
+                bundle: bundle.to_owned(),
+                watched: watched.clone(),
+            };
+            writeln!(out, "{}", serde_json::to_string(&record)?)?;
         }
     }
     Ok(())
+}
+
+fn report(arguments: &ReportArguments) -> Result<()> {
+    let mut records: Vec<Record> = vec![];
+    for path in &arguments.results {
+        let text = fs::read_to_string(path)
+            .with_context(|| format!("cannot read the results in '{}'", path.display()))?;
+        for (number, line) in text.lines().enumerate() {
+            records.push(serde_json::from_str(line).with_context(|| {
+                format!("'{}', line {}, is no result", path.display(), number + 1)
+            })?);
+        }
+    }
+    ensure!(!records.is_empty(), "there is no result to draw; write some with `sim --each`");
+    fs::write(&arguments.out, eval::report::html(&records, arguments.videos))
+        .with_context(|| format!("cannot write '{}'", arguments.out.display()))?;
+    Ok(writeln!(io::stdout(), "{}", arguments.out.display())?)
 }
 
 fn readable(out: &mut impl Write, table: &Table) -> Result<()> {

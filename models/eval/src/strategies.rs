@@ -55,7 +55,7 @@ impl Strategy {
 }
 
 /// What a strategy came to.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Watched {
     /// P(anomalous) of the whole video.
     pub p: f64,
