@@ -208,7 +208,7 @@ fn is_look(text: &str) -> bool {
 }
 
 /// See [`Episode::sees`].
-fn sees(stories: &[Story], from_s: f64, pair: &[f64; 2]) -> Vec<u8> {
+pub(crate) fn sees(stories: &[Story], from_s: f64, pair: &[f64; 2]) -> Vec<u8> {
     let t = from_s + (pair[0] + pair[1]) / 2.0;
     let of_kind = |kind: &IncidentKind| {
         let what = stories.iter().filter(|s| s.kind == *kind).map(|s| {

@@ -1,6 +1,10 @@
 //! Inquiries of a policy by itself, several about the same window, and what each was worth.
 
-use crate::{Pupil, Segment, WINDOW_S, episode::on_grid, harmful_intervals, window_of};
+use crate::{
+    Pupil, Segment, WINDOW_S,
+    episode::{on_grid, sees},
+    harmful_intervals, window_of,
+};
 use anyhow::{Context, Result};
 use engine::Sampling;
 use hal_sim::{Incidents, Scene, SceneSpec};
@@ -20,6 +24,8 @@ pub struct Rollouts {
     pub anomalous: bool,
     /// The two times of each pair that any of them looked at, in seconds within the window.
     pub pairs: Vec<[f64; 2]>,
+    /// What each pair shows, as in an [`crate::Episode`]: for measuring, not for ranking.
+    pub sees: Vec<Vec<u8>>,
     /// The inquiries.
     pub rollouts: Vec<Rollout>,
 }
@@ -64,7 +70,8 @@ impl Pupil {
                     .with_context(|| format!("seed {seed}"))
             })
             .collect::<Result<_>>()?;
-        Ok(Rollouts { seed, from_s, anomalous, pairs, rollouts })
+        let sees = pairs.iter().map(|p| sees(&stories, from_s, p)).collect();
+        Ok(Rollouts { seed, from_s, anomalous, pairs, sees, rollouts })
     }
 
     fn one(

@@ -18,6 +18,12 @@ from . import oracle, tokens
 from .decoder import walk_positions
 from .tower import GRID, TOKENS, Trunk, normalise
 
+TOLD = 255
+"""What a pair shows is not asked once a thought has said how something came about: it would be
+read there, and not seen."""
+TELLING = ("seen once", ", harmless")
+THOUGHT = 4.0
+"""Weight of a thought's tokens; the hypothesis and the operator that follow mostly copy them."""
 SLIPS = 0.4
 """Share of turns that are mistakes, in the shards that have any."""
 
@@ -29,16 +35,18 @@ class Example:
     ids: np.ndarray
     """Token ids `[T]`; pads where visual tokens go."""
     learnt: np.ndarray
-    """1 where the token at that place was written by the policy, f32 `[T]`."""
+    """Above 0 where the token at that place was written by the policy, f32 `[T]`: 1, and more in
+    its thoughts, whose words are seen and not copied."""
     probes: np.ndarray
-    """Places whose next-token distribution is the verdict probe."""
+    """Places whose next-token distribution is the verdict probe, as far as the teacher has not told
+    what it is."""
     positions: np.ndarray
     """M-RoPE positions `[T, 3]`."""
     pairs: np.ndarray
     """For each pad run its row in the feature store, in order."""
     sees: np.ndarray
     """What each of these pairs shows of each kind, u8 `[pairs, kinds]`: 0 nothing, 1 the ambiguous
-    state, 2 the harmful transition, 3 the harmless one."""
+    state, 2 the harmful transition, 3 the harmless one; [`TOLD`] where the transcript has told."""
     anomalous: bool
     seed: int
     turns: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
@@ -47,8 +55,13 @@ class Example:
     """Whether a policy in training went some of its own way in it."""
 
 
-def example(episode: dict, tokenizer: Tokenizer, first_pair: int) -> Example:
-    """From an episode of the oracle; its pair 0 is row `first_pair` of the feature store."""
+def example(
+    episode: dict, tokenizer: Tokenizer, first_pair: int, by_itself: bool = False
+) -> Example:
+    """From an episode of the oracle; its pair 0 is row `first_pair` of the feature store.
+
+    `by_itself`: no teacher spoke in it, and nothing in its words tells the truth.
+    """
     start, end, pad = (
         tokenizer.token_to_id(t) for t in ("<|vision_start|>", "<|vision_end|>", "<|video_pad|>")
     )
@@ -59,22 +72,32 @@ def example(episode: dict, tokenizer: Tokenizer, first_pair: int) -> Example:
     turns: list[int] = []
     pairs: list[int] = []
     sees: list[list[int]] = []
+    told, taught, turn = False, False, -1
     for segment in episode["segments"]:
         if "context" in segment:
             new = tokens.encode(tokenizer, segment["context"])
         elif "pair" in segment:
             pairs.append(first_pair + segment["pair"])
-            sees.append(episode["sees"][segment["pair"]])
+            shows = episode["sees"][segment["pair"]]
+            sees.append([TOLD] * len(shows) if told else shows)
             new = [start, *[pad] * TOKENS, end]
         else:
             slip = "slip" in segment
             said = segment["slip"] if slip else segment["policy"]
-            probes.append(len(ids) - 1)
+            turn += 1
+            if not taught:
+                probes.append(len(ids) - 1)
             new = [*tokens.encode(tokenizer, said), close]
             ids += new
+            telling = any(word in said for word in TELLING)
+            told |= telling
+            # The teacher knows: after his telling the verdict would be read in his words.
+            taught |= telling and not slip and not by_itself
             # The first token, <think>, is forced by the grammar; its place belongs to the probe.
-            learnt += [0.0] + [0.0 if slip else 1.0] * (len(new) - 1)
-            turns += [len(probes) - 1] * len(new)
+            thought = len(tokens.encode(tokenizer, said.partition("\n")[0])) - 1
+            weights = [THOUGHT] * thought + [1.0] * (len(new) - 1 - thought)
+            learnt += [0.0] + [0.0 if slip else weight for weight in weights]
+            turns += [turn] * len(new)
             continue
         ids += new
         learnt += [0.0] * len(new)

@@ -18,12 +18,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from . import oracle
 from .decoder import Shape
-from .examples import Batch, Example, Features, collate, encode_pairs, example
+from .examples import TOLD, Batch, Example, Features, collate, encode_pairs, example
 from .sft import Policy
 from .tower import Perception, Trunk
 
@@ -37,7 +38,9 @@ ANCHOR = 0.2
 PROBE = 0.5
 PAIRS = 4
 """Pairs of a step: twice as many transcripts."""
-LEARNING_RATE = 1e-4
+READ = 8
+"""Transcripts of a step whose verdict probe is trained, whatever they were worth."""
+LEARNING_RATE = 2e-4
 
 
 @dataclass
@@ -83,43 +86,60 @@ def token_log_p(policy: Policy, batch: Batch, hidden: Tensor) -> tuple[Tensor, T
     return -F.cross_entropy(logits, wrote, reduction="none"), rows
 
 
-def rank(record: dict, tokenizer: object, first_pair: int) -> Pair | None:
-    """The best and the worst inquiry of a record, if the best is right and well worth it."""
-    ranked = sorted(record["rollouts"], key=lambda r: r["utility"]["total"])
-    worst, best = ranked[0], ranked[-1]
-    difference = best["utility"]["total"] - worst["utility"]["total"]
-    if not best["right"] or difference < WORTH_IT:
-        return None
-    blank = [[0]] * len(record["pairs"])
-    sides = [
-        example({**record, "segments": side["segments"], "sees": blank}, tokenizer, first_pair)
-        for side in (best, worst)
+@dataclass
+class Rolled:
+    """The inquiries about one window."""
+
+    examples: list[Example]
+    utilities: list[float]
+    right: list[bool]
+
+    def pair(self) -> Pair | None:
+        """The best and the worst of them, if the best is right and well worth it."""
+        best, worst = int(np.argmax(self.utilities)), int(np.argmin(self.utilities))
+        difference = self.utilities[best] - self.utilities[worst]
+        if not self.right[best] or difference < WORTH_IT:
+            return None
+        return Pair(self.examples[best], self.examples[worst], difference)
+
+
+def rolled(record: dict, tokenizer: Tokenizer, first_pair: int) -> Rolled:
+    """From a record of the oracle; its pair 0 is row `first_pair` of the features."""
+    rollouts = record["rollouts"]
+    # What its pairs show is the truth, and only the window's label may be used here.
+    blank = [[TOLD]] * len(record["pairs"])
+    examples = [
+        example(
+            {**record, "segments": r["segments"], "sees": blank},
+            tokenizer,
+            first_pair,
+            by_itself=True,
+        )
+        for r in rollouts
     ]
-    return Pair(sides[0], sides[1], difference)
+    worth = [float(r["utility"]["total"]) for r in rollouts]
+    return Rolled(examples, worth, [bool(r["right"]) for r in rollouts])
 
 
 def collect(
     records: Iterable[oracle.Trace],
     trunk: Trunk,
-    tokenizer: object,
+    tokenizer: Tokenizer,
     progress: Callable[[int], None] = lambda _: None,
-) -> tuple[list[Pair], Features, list[dict]]:
-    """Pairs of rollouts, the features that they rest on, and what each rollout was worth."""
-    pairs, features, worth = [], Features(), []
+) -> tuple[list[Rolled], Features, list[dict]]:
+    """Rollouts, the features that they rest on, and what each was worth."""
+    windows, features, worth = [], Features(), []
     for number, record in enumerate(records):
-        episode = record.episode
-        for rollout in episode["rollouts"]:
+        windows.append(rolled(record.episode, tokenizer, features.count))
+        features.add(encode_pairs(trunk, record.frames))
+        for rollout in record.episode["rollouts"]:
             worth.append({k: rollout[k] for k in ("utility", "right", "frames")})
-        pair = rank(episode, tokenizer, features.count)
-        if pair is not None:
-            features.add(encode_pairs(trunk, record.frames))
-            pairs.append(pair)
         progress(number + 1)
-    return pairs, features, worth
+    return windows, features, worth
 
 
 def train(
-    pairs: list[Pair],
+    windows: list[Rolled],
     features: Features,
     perception: Perception,
     before: Path,
@@ -129,10 +149,13 @@ def train(
     tokens: tuple[int, int, int],
     report: int = 50,
 ) -> None:
-    """`steps` of 4 pairs, from and against the policy in `before`; writes `out`.
+    """`steps` of 4 pairs and 8 more transcripts, from and against the policy in `before`; writes
+    `out`.
 
     `tokens` are the ids of yes, no and `<|video_pad|>`.
     """
+    pairs = [pair for window in windows if (pair := window.pair()) is not None]
+    everyone = [e for window in windows for e in window.examples]
     if not pairs:
         print(
             "no window has an inquiry that is right and well better: nothing to prefer", flush=True
@@ -170,9 +193,13 @@ def train(
         both = list(zip(ratios[0::2], ratios[1::2], strict=True))
         preference = torch.stack([preference_loss(*pair) for pair in both]).mean()
         likely = -log_p[rows % 2 == 0].mean()
-        at_probe = policy.decoder.logits(hidden[batch.probe_rows, batch.probe_places])
+        others = rng.choice(len(everyone), min(READ, len(everyone)), replace=False)
+        read = collate([everyone[i] for i in others], features, pad)
+        at_probe = policy.decoder.logits(
+            policy(read, perception)[0][read.probe_rows, read.probe_places]
+        )
         margin = at_probe[:, yes] - at_probe[:, no]
-        probe = F.binary_cross_entropy_with_logits(margin, batch.probe_truth)
+        probe = F.binary_cross_entropy_with_logits(margin, read.probe_truth)
         optimiser.zero_grad()
         (preference + ANCHOR * likely + PROBE * probe).backward()
         nn.utils.clip_grad_norm_(policy.parameters(), 1.0)

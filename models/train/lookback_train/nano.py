@@ -42,10 +42,10 @@ class Plan:
 
 
 PLANS = {
-    "full": Plan(2200, 200, 100, 30, 500, 7500, 250, 2, 600, 150),
+    "full": Plan(2200, 200, 100, 30, 500, 8000, 250, 1, 600, 150),
     "tiny": Plan(60, 3, 100, 1, 60, 60, 20, 1, 12, 6),
 }
-IDPO_EACH = 6
+IDPO_EACH = 4
 IDPO_SEEDS = oracle.TRAIN + 4_000_000
 """Seeds that perception and SFT never see: the utility rests on the policy's own readings."""
 
@@ -63,6 +63,7 @@ def main() -> None:
     parser.add_argument("--sft-steps", type=int)
     parser.add_argument("--shards", type=int)
     parser.add_argument("--init", type=Path, help="begin SFT from the weights in this policy.pt")
+    parser.add_argument("--learning-rate", type=float, default=sft.LEARNING_RATE)
     parser.add_argument("--idpo-rounds", type=int)
     parser.add_argument("--until", choices=["perception", "sft", "export"], default="export")
     given = parser.parse_args()
@@ -80,10 +81,18 @@ def main() -> None:
         plan.idpo_steps,
     )
     torch.set_num_threads(given.threads)
-    run(plan, given.work, given.out, given.seed, given.until, given.init)
+    run(plan, given.work, given.out, given.seed, given.until, given.init, given.learning_rate)
 
 
-def run(plan: Plan, work: Path, out: Path, seed: int, until: str, init: Path | None = None) -> None:
+def run(
+    plan: Plan,
+    work: Path,
+    out: Path,
+    seed: int,
+    until: str,
+    init: Path | None = None,
+    peak: float = sft.LEARNING_RATE,
+) -> None:
     """All stages; each writes a file into `work` and is skipped or resumed if it is there."""
     work.mkdir(parents=True, exist_ok=True)
     binary, sealer = rust_program("lookback-oracle"), rust_program("lookback-bundle")
@@ -136,6 +145,7 @@ def run(plan: Plan, work: Path, out: Path, seed: int, until: str, init: Path | N
         seed,
         plan.report,
         init=init,
+        peak=peak,
         saved=ask_the_pupil,
     )
     for renderer in renderers:
@@ -153,10 +163,10 @@ def run(plan: Plan, work: Path, out: Path, seed: int, until: str, init: Path | N
         records = oracle.stream_rollouts(binary, start, plan.idpo_windows, rolled, IDPO_EACH)
         trunk = Trunk()
         trunk.load_state_dict(state["trunk"])
-        pairs, features, worth = idpo.collect(records, trunk, tokenizer, _rolled_out(plan))
+        windows, features, worth = idpo.collect(records, trunk, tokenizer, _rolled_out(plan))
         print(f"idpo round {number}: rollouts {idpo.summary(worth)}", flush=True)
         ids = tuple(tokenizer.token_to_id(t) for t in ("yes", "no", "<|video_pad|>"))
-        idpo.train(pairs, features, seen, before, newest, plan.idpo_steps, seed + number, ids)
+        idpo.train(windows, features, seen, before, newest, plan.idpo_steps, seed + number, ids)
     bundle(newest, out)
     print(f"bundle written to {out}", flush=True)
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .decoder import Decoder, Shape
-from .examples import Batch, DataSet, Example, collate
+from .examples import TOLD, Batch, DataSet, Example, collate
 from .perception import auc
 from .tower import TOKENS, Merger, Perception
 
@@ -88,13 +88,15 @@ def losses(
     hidden, middle = policy(batch, perception)
     rows, places = torch.nonzero(batch.learnt[:, 1:], as_tuple=True)
     spoken = policy.decoder.logits(hidden[rows, places])
-    words = F.cross_entropy(spoken, batch.ids[rows, places + 1])
+    weights = batch.learnt[rows, places + 1]
+    surprise = F.cross_entropy(spoken, batch.ids[rows, places + 1], reduction="none")
+    words = (surprise * weights).sum() / weights.sum()
     at_probe = policy.decoder.logits(hidden[batch.probe_rows, batch.probe_places])
     margin = at_probe[:, yes_no[0]] - at_probe[:, yes_no[1]]
     probe = F.binary_cross_entropy_with_logits(margin, batch.probe_truth)
     at_pair = middle[batch.pair_rows, batch.pair_places]
     shown = policy.sight(at_pair).view(-1, SIGHTS)
-    sight = F.cross_entropy(shown, batch.sees.flatten(), SIGHT_WEIGHTS)
+    sight = F.cross_entropy(shown, batch.sees.flatten(), SIGHT_WEIGHTS, ignore_index=TOLD)
     when = torch.stack(
         [
             F.cross_entropy(policy.decoder.logits(head(at_pair)), stamp)
@@ -113,11 +115,11 @@ def stamps(batch: Batch) -> tuple[Tensor, Tensor]:
     return batch.ids[batch.pair_rows, start - 3], batch.ids[batch.pair_rows, start - 2]
 
 
-def learning_rate(done: float) -> float:
+def learning_rate(done: float, peak: float = LEARNING_RATE) -> float:
     """A warm-up, then half a cosine; `done` is the share of the steps."""
     if done < WARM_UP:
-        return LEARNING_RATE * done / WARM_UP
-    return LEARNING_RATE * (0.5 + 0.5 * math.cos(math.pi * (done - WARM_UP) / (1 - WARM_UP)))
+        return peak * done / WARM_UP
+    return peak * (0.5 + 0.5 * math.cos(math.pi * (done - WARM_UP) / (1 - WARM_UP)))
 
 
 def train(
@@ -131,6 +133,7 @@ def train(
     report: int = 100,
     dropout: float = 0.05,
     init: Path | None = None,
+    peak: float = LEARNING_RATE,
     saved: Callable[[int], None] = lambda _: None,
 ) -> None:
     """`steps` of 8 episodes; writes `out` at each report, resumes from it.
@@ -169,7 +172,7 @@ def train(
         policy.train()
         batch = collate(queue.pop(), data.features, pad)
         for group in optimiser.param_groups:
-            group["lr"] = learning_rate(step / steps)
+            group["lr"] = learning_rate(step / steps, peak)
         loss, _ = losses(policy, batch, perception, yes_no)
         optimiser.zero_grad()
         loss.total().backward()

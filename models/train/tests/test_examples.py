@@ -5,7 +5,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from lookback_train import tokens
-from lookback_train.examples import Example, Features, collate, example
+from lookback_train.examples import THOUGHT, TOLD, Example, Features, collate, example
 from lookback_train.tower import TOKENS
 
 SEGMENTS = [
@@ -62,6 +62,30 @@ def test_the_probe_is_read_before_the_first_token_of_a_turn(
     think = tokenizer.token_to_id("<think>")
     assert len(taught.probes) == 2
     assert [int(taught.ids[p + 1]) for p in taught.probes] == [think, think]
+
+
+def test_what_the_teacher_has_told_is_not_asked_of_the_eyes(tokenizer: Tokenizer) -> None:
+    told = [
+        {"pair": 0},
+        {"policy": "<think>a fall at 1.0, seen once\nno</think>"},
+        {"pair": 1},
+        {"policy": "<think>quiet\n</think>"},
+    ]
+    episode = {**EPISODE, "segments": told}
+    lesson = example(episode, tokenizer, 0)
+    assert lesson.sees.tolist() == [[1, 0], [TOLD, TOLD]]
+    assert len(lesson.probes) == 1 and lesson.turns.max() == 1
+    by_itself = example(episode, tokenizer, 0, by_itself=True)
+    assert len(by_itself.probes) == 2, "its own words may be wrong"
+    slipped = [*told[:1], {"slip": told[1]["policy"]}, *told[2:]]
+    assert len(example({**EPISODE, "segments": slipped}, tokenizer, 0).probes) == 2
+
+
+def test_the_words_of_a_thought_weigh_more(tokenizer: Tokenizer) -> None:
+    said = [{"pair": 0}, {"policy": "<think>quiet\nno</think>"}]
+    lesson = example({**EPISODE, "segments": said}, tokenizer, 0)
+    heavy = tokenizer.decode(lesson.ids[lesson.learnt == THOUGHT].tolist())
+    assert "quiet" in heavy and "no" not in heavy
 
 
 def test_positions_are_as_long_as_the_ids(taught: Example) -> None:

@@ -56,11 +56,12 @@ def test_the_best_and_the_worst_are_a_pair_if_the_best_is_right_and_worth_it(
 ) -> None:
     good, poor = rollout(["a fall"], 0.9, True), rollout(["look closer", "a fall"], 0.3, True)
     between = rollout(["nothing here"], 0.5, False)
-    pair = idpo.rank(record(poor, good, between), tokenizer, 0)
+    pair = idpo.rolled(record(poor, good, between), tokenizer, 0).pair()
     assert pair is not None and pair.difference == pytest.approx(0.6)
     assert pair.chosen.turns.max() == 0 and pair.rejected.turns.max() == 1
-    assert idpo.rank(record(poor, {**good, "right": False}), tokenizer, 0) is None
-    assert idpo.rank(record(good, {**poor, "utility": {"total": 0.8}}), tokenizer, 0) is None
+    assert idpo.rolled(record(poor, {**good, "right": False}), tokenizer, 0).pair() is None
+    close = {**poor, "utility": {"total": 0.8}}
+    assert idpo.rolled(record(good, close), tokenizer, 0).pair() is None
 
 
 def test_training_moves_the_policy_from_the_worse_to_the_better(
@@ -84,10 +85,11 @@ def test_training_moves_the_policy_from_the_worse_to_the_better(
     features = Features()
     features.add(np.zeros((1, 112, 8, 12), np.float16))
     good, poor = rollout(["a fall"], 0.9, True), rollout(["nothing here"], 0.1, False)
-    pair = idpo.rank(record(good, poor), tokenizer, 0)
+    window = idpo.rolled(record(good, poor), tokenizer, 0)
+    pair = window.pair()
     assert pair is not None
     ids = tuple(tokenizer.token_to_id(t) for t in ("yes", "no", "<|video_pad|>"))
-    idpo.train([pair], features, perception, before, tmp_path / "after.pt", 30, 0, ids)
+    idpo.train([window], features, perception, before, tmp_path / "after.pt", 30, 0, ids)
 
     def prefers(path: Path) -> float:
         policy = Policy(shape, 2, 0.0)
