@@ -17,14 +17,22 @@ pub enum Split {
     Fresh,
 }
 
+impl Split {
+    /// The first seed of the split.
+    pub fn first_seed(self) -> u64 {
+        match self {
+            Split::Train => 0,
+            Split::Val => 5_000_000,
+            Split::Test => 6_000_000,
+            Split::Fresh => 7_000_000,
+        }
+    }
+}
+
 /// The split of a seed.
 pub fn split_of(seed: u64) -> Split {
-    match seed {
-        0..5_000_000 => Split::Train,
-        5_000_000..6_000_000 => Split::Val,
-        6_000_000..7_000_000 => Split::Test,
-        _ => Split::Fresh,
-    }
+    let all = [Split::Fresh, Split::Test, Split::Val];
+    all.into_iter().find(|s| seed >= s.first_seed()).unwrap_or(Split::Train)
 }
 
 /// A kind of place: layout, horizon, texture and light.

@@ -16,5 +16,5 @@ pub mod table;
 pub use bootstrap::{Estimate, bootstrap};
 pub use eyes::{EyesError, Passive, PassiveOn};
 pub use record::Record;
-pub use sim::{SimVideo, Split};
+pub use sim::SimVideo;
 pub use strategies::{Eyes, Strategy, Watched, curve_of_inquiry, watch};

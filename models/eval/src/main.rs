@@ -9,10 +9,11 @@ use bundle::Bundle;
 use clap::{Parser, Subcommand, ValueEnum};
 use engine::{Engine, EngineOptions};
 use eval::{
-    Passive, Record, SimVideo, Split, Strategy,
+    Passive, Record, SimVideo, Strategy,
     table::{Difference, Row, Run, Truth, differences, row},
     watch,
 };
+use hal_sim::Split;
 use indicatif::{ProgressBar, ProgressStyle};
 use inquiry::Inquirer;
 use serde::Serialize;

@@ -5,33 +5,6 @@ use hal_camera::{CameraId, ClockQuality, Encoding, Frame, MediaTime, Span, WallT
 use hal_sim::{HEIGHT, Incidents, Scene, SceneSpec, Story, WIDTH};
 use inquiry::Footage;
 use oracle::{harmful_intervals, window_of};
-use serde::{Deserialize, Serialize};
-
-/// Ranges of seeds. Test and fresh draw scene families that training never drew.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Split {
-    /// What a policy may be trained on.
-    Train,
-    /// What decisions may rest on.
-    Val,
-    /// What is reported, and never decided on.
-    Test,
-    /// What nobody has looked at.
-    Fresh,
-}
-
-impl Split {
-    /// The first seed of the split.
-    pub fn first_seed(self) -> u64 {
-        match self {
-            Split::Train => 0,
-            Split::Val => 5_000_000,
-            Split::Test => 6_000_000,
-            Split::Fresh => 7_000_000,
-        }
-    }
-}
 
 /// A stretch of a simulated scene as a video.
 pub struct SimVideo {
