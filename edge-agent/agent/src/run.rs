@@ -59,12 +59,11 @@ pub fn run(mut config: Config, arguments: RunArguments) -> Result<()> {
     let (store, recovery) = parts::store(&config)?;
     let (mut log, opened) = parts::log(&config.device.data_dir)?;
     tracing::debug!(?opened, "event log opened");
-    let left_open = log.end_open()?;
-    if left_open > 0 {
-        tracing::info!(
-            left_open,
-            "ended the events that were under way when the last watch broke off"
-        );
+    // Tidying up is no reason not to watch: a full disk gets its turn when there is an event.
+    match log.end_open() {
+        Ok(0) => {}
+        Ok(left_open) => tracing::info!(left_open, "ended the events that a watch had left open"),
+        Err(error) => tracing::warn!(%error, "cannot end the events that a watch had left open"),
     }
     let kept: HashSet<PinId> = log.pins()?.into_iter().map(PinId).collect();
     let orphans = store.orphan_pins(&kept)?;

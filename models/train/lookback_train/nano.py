@@ -47,7 +47,8 @@ PLANS = {
 }
 IDPO_EACH = 4
 IDPO_SEEDS = oracle.TRAIN + 4_000_000
-"""Seeds that perception and SFT never see: the utility rests on the policy's own readings."""
+"""Seeds that perception and SFT do not see with a `--seed` of 0 to 3: the utility rests on the
+policy's own readings."""
 
 
 def main() -> None:
