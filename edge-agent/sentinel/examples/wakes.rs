@@ -1,6 +1,6 @@
 //! How well the sentinel finds what it should and what that costs, on simulated scenes:
 //! `cargo run --release -p sentinel --example wakes [FIRST_SEED] [SCENES] [MINUTES]
-//! [often|rare|none] [REFRACTORY_S]`.
+//! [often|sometimes|rare|none] [REFRACTORY_S]`.
 //!
 //! A story is found if a wake by saliency falls between the start of its transition and 20 s after
 //! the transition's end. Patrols are off, since they find by the clock alone; the last column says
@@ -24,9 +24,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let minutes = number(2, 20.0)?;
     let incidents = match args.get(3).map(String::as_str) {
         None | Some("often") => Incidents::Often,
+        Some("sometimes") => Incidents::Sometimes,
         Some("rare") => Incidents::Rare,
         Some("none") => Incidents::None,
-        Some(other) => return Err(format!("'{other}': often, rare or none").into()),
+        Some(other) => return Err(format!("'{other}': often, sometimes, rare or none").into()),
     };
     let defaults = SentinelOptions::default();
     let refractory_s = number(4, defaults.refractory_s)?;

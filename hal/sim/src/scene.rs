@@ -22,6 +22,9 @@ pub enum Incidents {
     /// A story nearly every minute, every third one harmful: for training and demonstrations.
     #[default]
     Often,
+    /// A story every three minutes or so, every second one harmful: half of all videos of a few
+    /// minutes hold something harmful, and most of those nothing else.
+    Sometimes,
     /// A story every seven minutes or so, every third one harmful.
     Rare,
     /// Harmless twins only, as often as with [`Incidents::Often`]: a normal place is full of things
@@ -34,6 +37,7 @@ impl Incidents {
     pub(crate) fn story_share(self) -> f32 {
         match self {
             Self::Often | Self::None => 0.85,
+            Self::Sometimes => 0.3,
             Self::Rare => 0.15,
         }
     }
@@ -42,6 +46,7 @@ impl Incidents {
     pub(crate) fn harmful_share(self) -> f32 {
         match self {
             Self::Often | Self::Rare => 0.35,
+            Self::Sometimes => 0.5,
             Self::None => 0.0,
         }
     }

@@ -63,9 +63,14 @@ impl CameraSpec {
             "incidents" => {
                 self.scene.incidents = match value {
                     "often" => Incidents::Often,
+                    "sometimes" => Incidents::Sometimes,
                     "rare" => Incidents::Rare,
                     "none" => Incidents::None,
-                    _ => return Err(format!("incidents '{value}' is not often, rare or none")),
+                    _ => {
+                        return Err(format!(
+                            "incidents '{value}' is not often, sometimes, rare or none"
+                        ));
+                    }
                 };
             }
             "size" => self.size = size(value)?,
@@ -156,7 +161,7 @@ mod tests {
             ("minutes=0", "minutes '0' is not a number from more than 0 to 1000000000"),
             ("speed=fast", "speed 'fast' is not a number from 0.01 to 1000, or speed=max"),
             ("fps=NaN", "fps 'NaN' is not a number from 0.1 to 120"),
-            ("incidents=always", "incidents 'always' is not often, rare or none"),
+            ("incidents=always", "incidents 'always' is not often, sometimes, rare or none"),
             ("size=640", "size '640' is not WIDTHxHEIGHT, each from 16 to 4096, such as 640x480"),
         ] {
             assert_eq!(refusal(text), format!("camera specification '{text}': {reason}"));

@@ -389,7 +389,7 @@ pub fn inquire(
 ) -> Result<Watched> {
     let setup = inquirer.setup();
     let own = Budgets { frames, ..setup.budgets };
-    let glance = setup.glance_frames.min(frames / 4 * 2);
+    let glance = policy::glance_within(setup.glance_frames, frames);
     let request = Request {
         window: Span::new(MediaTime(0), MediaTime::from_s(length_s)),
         woken_at: None,

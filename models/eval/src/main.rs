@@ -13,7 +13,7 @@ use eval::{
     table::{Difference, Row, Run, Truth, differences, row},
     watch,
 };
-use hal_sim::Split;
+use hal_sim::{Incidents, Split};
 use indicatif::{ProgressBar, ProgressStyle};
 use inquiry::Inquirer;
 use serde::Serialize;
@@ -70,9 +70,14 @@ struct SimArguments {
     /// How many videos.
     #[arg(long, default_value_t = 200)]
     videos: u64,
-    /// Length of each, in seconds; what the bundle was made for if left out.
-    #[arg(long)]
-    seconds: Option<f64>,
+    /// Length of each, in seconds. The camera's own window is 122.
+    #[arg(long, default_value_t = 240.0)]
+    seconds: f64,
+    /// How often something happens: every minute (`often`), every three minutes or so and then
+    /// harmful as often as not (`sometimes`), every seven (`rare`), or only what looks like it
+    /// (`none`).
+    #[arg(long, value_enum, default_value = "sometimes")]
+    incidents: IncidentsName,
     /// Methods, separated by commas, or `all`.
     #[arg(long, value_delimiter = ',', default_value = "all")]
     methods: Vec<String>,
@@ -112,6 +117,25 @@ impl From<SplitName> for Split {
             SplitName::Val => Self::Val,
             SplitName::Test => Self::Test,
             SplitName::Fresh => Self::Fresh,
+        }
+    }
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum IncidentsName {
+    Often,
+    Sometimes,
+    Rare,
+    None,
+}
+
+impl From<IncidentsName> for Incidents {
+    fn from(name: IncidentsName) -> Self {
+        match name {
+            IncidentsName::Often => Self::Often,
+            IncidentsName::Sometimes => Self::Sometimes,
+            IncidentsName::Rare => Self::Rare,
+            IncidentsName::None => Self::None,
         }
     }
 }
@@ -156,12 +180,13 @@ fn sim(arguments: &SimArguments) -> Result<()> {
     let bundle = open(&arguments.bundle)?;
     let manifest = &bundle.manifest;
     let budgets = budgets(&arguments.frames, manifest.inquiry.max_frames as u32)?;
-    let length_s = arguments.seconds.unwrap_or(manifest.inquiry.max_stretch_s);
+    let (length_s, incidents) = (arguments.seconds, arguments.incidents.into());
     ensure!(length_s >= 1.0, "--seconds {length_s} is too short to show anything");
     let threshold = arguments.threshold.unwrap_or(manifest.thresholds.notice);
     let first = Split::from(arguments.split).first_seed() + arguments.seed_base;
+    let seeds = first..first + arguments.videos;
     let videos: Vec<SimVideo> =
-        (first..first + arguments.videos).map(|seed| SimVideo::new(seed, length_s)).collect();
+        seeds.map(|seed| SimVideo::new(seed, length_s, incidents)).collect();
     let truths: Vec<Truth> = videos.iter().map(truth).collect();
 
     let load = || Engine::load(&bundle, EngineOptions { threads: arguments.threads });

@@ -4,7 +4,7 @@ use frame_store::{FrameHash, FrameId, StoreError, StoredFrame};
 use hal_camera::{CameraId, ClockQuality, Encoding, Frame, MediaTime, Span, WallTime};
 use hal_sim::{HEIGHT, Incidents, Scene, SceneSpec, Story, WIDTH};
 use inquiry::Footage;
-use oracle::{harmful_intervals, window_of};
+use oracle::{harmful_intervals, start_of};
 
 /// A stretch of a simulated scene as a video.
 pub struct SimVideo {
@@ -23,16 +23,16 @@ const FRAME_US: i64 = 125_000;
 
 impl SimVideo {
     /// The video of `length_s` seconds that `seed` stands for.
-    pub fn new(seed: u64, length_s: f64) -> Self {
-        let scene = Scene::new(SceneSpec { seed, incidents: Incidents::Often });
-        let from_s = window_of(seed);
+    pub fn new(seed: u64, length_s: f64, incidents: Incidents) -> Self {
+        let scene = Scene::new(SceneSpec { seed, incidents });
+        let from_s = start_of(seed);
         let stories = scene.stories(from_s, from_s + length_s);
         Self { seed, length_s, stories, scene, from_s }
     }
 
     /// Anomalous intervals, in seconds of the video.
     pub fn intervals(&self) -> Vec<(f64, f64)> {
-        harmful_intervals(&self.stories, self.from_s, self.length_s)
+        harmful_intervals(&self.stories, self.from_s, (0.0, self.length_s))
     }
 
     /// Whether a passive look of `frames` frames in pairs `lag_s` apart, at equal distances, misses
@@ -83,18 +83,24 @@ mod tests {
 
     #[test]
     fn a_video_is_its_seed_and_its_frames_lie_on_the_cameras_grid() {
-        let video = SimVideo::new(5_000_003, 60.0);
+        let video = SimVideo::new(5_000_003, 60.0, Incidents::Often);
         let (id, at) = video.nearest(MediaTime::from_s(10.07), 0.1).unwrap();
         assert_eq!(at, MediaTime::from_s(10.125));
-        let again = SimVideo::new(5_000_003, 60.0);
+        let again = SimVideo::new(5_000_003, 60.0, Incidents::Often);
         assert_eq!(video.read(id).unwrap().hash, again.read(id).unwrap().hash);
-        assert_ne!(id, SimVideo::new(5_000_004, 60.0).nearest(at, 0.1).unwrap().0);
+        assert_ne!(
+            id,
+            SimVideo::new(5_000_004, 60.0, Incidents::Often).nearest(at, 0.1).unwrap().0
+        );
     }
 
     #[test]
     fn more_frames_alias_less() {
         let aliased = |frames| {
-            (0..60).filter(|i| SimVideo::new(5_000_000 + i, 122.0).is_aliased(frames, 0.5)).count()
+            (0..60)
+                .map(|i| SimVideo::new(5_000_000 + i, 122.0, Incidents::Often))
+                .filter(|video| video.is_aliased(frames, 0.5))
+                .count()
         };
         let (few, many) = (aliased(8), aliased(128));
         assert!(few > 20 && many < few / 4, "{few} and {many}");

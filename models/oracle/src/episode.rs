@@ -1,6 +1,9 @@
 //! One training example: the transcript of a taught inquiry and the times of its frames.
 
-use crate::{Dice, Pupil, Teacher, pupil::Attendance, teacher::REACH_S};
+use crate::{
+    Dice, Pupil, Task, Teacher, harmful_intervals, pupil::Attendance, task::FRAME_S,
+    teacher::REACH_S,
+};
 use anyhow::{Result, bail};
 use hal_sim::{IncidentKind, Scene, Story};
 use policy::{
@@ -46,48 +49,20 @@ pub struct Episode {
     pub sees: Vec<Vec<u8>>,
 }
 
-/// Length of the window in seconds: the default look-back and settle times.
-pub const WINDOW_S: f64 = 122.0;
-/// The camera's rate: frames exist only at multiples of this many seconds.
-const FRAME_S: f64 = 0.125;
 /// Keeps the dice of slips apart from those of windows.
 const SLIP_DICE: u64 = 0x5EED_0F51_1D5A_1135;
-/// A harmful story shows in a window if it overlaps it by this much.
-const OVERLAP_S: f64 = 1.0;
-
-/// How long the window of a lesson is, in seconds. Half of the seeds stand for shorter windows: a
-/// camera that has just been switched on, or a clip, has no two minutes to look back on.
-pub fn taught_length(seed: u64) -> f64 {
-    const SHORTEST_S: f64 = 16.0;
-    let dice = seed.wrapping_mul(0xD1B5_4A32_D192_ED03) >> 32;
-    if dice.is_multiple_of(2) {
-        return WINDOW_S;
-    }
-    let share = (dice / 2 % 1024) as f64 / 1024.0;
-    policy::tenth(SHORTEST_S + share * (WINDOW_S - SHORTEST_S))
-}
-
-/// The window that `seed` stands for in training and evaluation: where it begins, in seconds.
-pub fn window_of(seed: u64) -> f64 {
-    // Any moment of the first hour, on the frame grid; the constant spreads neighbouring seeds.
-    let spread = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40;
-    (spread % 28_800) as f64 * FRAME_S + 60.0
-}
-
 /// What is to be taught.
 pub struct Lesson<'a> {
     /// The scene.
     pub scene: &'a Scene,
-    /// Its seed; it draws the slips too.
-    pub seed: u64,
-    /// Where the stretch begins in the scene, and how long it is, in seconds.
-    pub span: (f64, f64),
+    /// What of it is inquired about; its seed draws the slips too.
+    pub task: &'a Task,
     /// The policy's chat template.
     pub template: &'a ChatTemplate,
     /// Prompts and limits, from the bundle's manifest.
-    pub setup: Setup,
-    /// Whether the sentinel woke, two seconds before the end.
-    pub woken: bool,
+    pub setup: &'a Setup,
+    /// Whether the whole budget goes into the glance: a lesson in passive watching.
+    pub passive: bool,
 }
 
 /// Turns of a lesson that are not the teacher's, but lead where a policy may lead itself. One that
@@ -111,25 +86,23 @@ impl Lesson<'_> {
     /// If the template or the pupil fails, or the teacher says something that the machine does not
     /// accept: a fault of ours, with the text in the message.
     pub fn teach(&self, strays: Strays<'_>) -> Result<Episode> {
-        let (from_s, length_s) = self.span;
-        let stories = self.scene.stories(from_s, from_s + length_s);
-        let setup = Setup {
-            window: (0.0, length_s),
-            held: (0.0, length_s),
-            woken_at: self.woken.then_some(policy::tenth(length_s - 2.0)),
-            ..self.setup.clone()
-        };
+        let (from_s, seed) = (self.task.from_s, self.task.scene.seed);
+        let stories = self.task.stories(self.scene);
+        let mut setup = self.task.setup(self.setup);
+        if self.passive {
+            setup.glance_frames = setup.budgets.frames;
+        }
         let lag = setup.limits.pair_lag_s;
         let mut teacher = Teacher::new(&stories, from_s, setup.held);
         let mut pupil = match strays {
-            Strays::Own(_, pupil) => Some(pupil.attend(self.scene, self.seed, from_s)?),
+            Strays::Own(_, pupil) => Some(pupil.attend(self.scene, seed, from_s)?),
             _ => None,
         };
         let (mut segments, mut pairs) = (vec![], vec![]);
         let mut before = String::new();
         let (mut inquiry, mut effect) = Inquiry::begin(setup);
         let mut newest: Vec<[f64; 2]> = vec![];
-        let mut dice = Dice(self.seed ^ SLIP_DICE);
+        let mut dice = Dice(seed ^ SLIP_DICE);
         loop {
             let input = match effect {
                 Effect::Observe(look) => {
@@ -178,9 +151,9 @@ impl Lesson<'_> {
                     before = format!("{before}{added}{text}<|im_end|>");
                     segments.push(segment(text.clone()));
                     if finished {
-                        let intervals = harmful_intervals(&stories, from_s, length_s);
+                        let intervals = harmful_intervals(&stories, from_s, self.task.window);
                         return Ok(Episode {
-                            seed: self.seed,
+                            seed,
                             from_s,
                             anomalous: !intervals.is_empty(),
                             kinds: stories.iter().map(name).collect(),
@@ -207,8 +180,8 @@ fn is_look(text: &str) -> bool {
     policy::parse_turn(text).is_ok_and(|turn| !matches!(turn.action, Action::Final(_)))
 }
 
-/// See [`Episode::sees`].
-pub(crate) fn sees(stories: &[Story], from_s: f64, pair: &[f64; 2]) -> Vec<u8> {
+/// What a pair shows of each kind, see [`Episode::sees`]; its times are seconds from `from_s`.
+pub fn sees(stories: &[Story], from_s: f64, pair: &[f64; 2]) -> Vec<u8> {
     let t = from_s + (pair[0] + pair[1]) / 2.0;
     let of_kind = |kind: &IncidentKind| {
         let what = stories.iter().filter(|s| s.kind == *kind).map(|s| {
@@ -222,17 +195,6 @@ pub(crate) fn sees(stories: &[Story], from_s: f64, pair: &[f64; 2]) -> Vec<u8> {
         what.max().unwrap_or(0)
     };
     IncidentKind::ALL.iter().map(of_kind).collect()
-}
-
-/// Anomalous intervals that show in the window, in seconds within the stretch.
-pub fn harmful_intervals(stories: &[Story], from_s: f64, length_s: f64) -> Vec<(f64, f64)> {
-    stories
-        .iter()
-        .filter(|s| s.harmful)
-        .map(|s| (s.transition_s.0 - from_s, s.state_s.1 - from_s))
-        .map(|(a, b)| (a.max(0.0), b.min(length_s)))
-        .filter(|(a, b)| b - a >= OVERLAP_S)
-        .collect()
 }
 
 fn name(story: &Story) -> String {

@@ -9,12 +9,12 @@ mod dice;
 mod episode;
 mod pupil;
 mod rollout;
+mod task;
 mod teacher;
 
 pub use dice::Dice;
-pub use episode::{
-    Episode, Lesson, Segment, Strays, WINDOW_S, harmful_intervals, taught_length, window_of,
-};
+pub use episode::{Episode, Lesson, Segment, Strays, sees};
 pub use pupil::Pupil;
 pub use rollout::{Rollout, Rollouts};
+pub use task::{LONGEST_S, Task, WINDOW_S, harmful_intervals, start_of};
 pub use teacher::{Teacher, kind_words};

@@ -6,8 +6,8 @@
 
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
-use hal_sim::{Class, HEIGHT, Incidents, Scene, SceneSpec, WIDTH};
-use oracle::{Dice, Episode, Lesson, Pupil, Strays, taught_length, window_of};
+use hal_sim::{Class, HEIGHT, Scene, Story, WIDTH};
+use oracle::{Dice, Episode, Lesson, Pupil, Strays, Task};
 use policy::Weights;
 use serde::Serialize;
 use std::{
@@ -31,7 +31,8 @@ enum Command {
     /// Frame pairs with what is visible where, for the vision tower.
     ///
     /// Per record: `{"pairs":n}`, then n times two frames of 128×192 luma, then n times
-    /// classes×8×12 bytes: 1 where the class is in that cell of 16×16 pixels.
+    /// classes×8×12 bytes: 1 where the class is in that cell of 16×16 pixels; then n times a byte
+    /// for each kind of incident: 0 not shown, 1 its state, 2 its harmful transition, 3 the harmless.
     Pairs {
         /// First seed.
         #[arg(long)]
@@ -39,7 +40,7 @@ enum Command {
         /// Number of seeds; each gives one record.
         #[arg(long)]
         count: u64,
-        /// Pairs of a record: half of them in or near a transition, where one is.
+        /// Pairs of a record: half of them in a transition, where there is one.
         #[arg(long, default_value_t = 8)]
         pairs: usize,
     },
@@ -59,9 +60,12 @@ enum Command {
         /// The policy's chat template.
         #[arg(long)]
         template: PathBuf,
-        /// Windows of full length only.
+        /// The camera's window only, and not all that a policy meets.
         #[arg(long)]
         whole: bool,
+        /// Lessons in passive watching: the whole budget goes into the glance.
+        #[arg(long, conflicts_with_all = ["slips", "policy"])]
+        passive: bool,
         /// Share of turns that are mistakes, to be recovered from and not to be learnt.
         #[arg(long, default_value_t = 0.0)]
         slips: f64,
@@ -113,6 +117,7 @@ fn main() -> Result<()> {
             manifest,
             template,
             whole,
+            passive,
             slips,
             policy,
             own,
@@ -120,7 +125,7 @@ fn main() -> Result<()> {
         } => {
             let pupil = policy.as_deref().map(Pupil::load).transpose()?;
             let strays = pupil.as_ref().map_or(Strays::Drawn(slips), |p| Strays::Own(own, p));
-            let lessons = Lessons::new(&manifest, &template, whole, strays)?;
+            let lessons = Lessons::new(&manifest, &template, (whole, passive), strays)?;
             stream_traces(&mut out, &lessons, from..from + count, !no_frames)
         }
         Command::Rollouts { from, count, policy, each, temperature, no_frames } => {
@@ -156,40 +161,39 @@ struct PairsHeader {
 }
 
 fn stream_pairs(out: &mut impl Write, from: u64, count: u64, pairs: usize) -> Result<()> {
-    let (mut frames, mut labels, mut frame) = (vec![], vec![], vec![0; WIDTH * HEIGHT]);
+    let (mut frames, mut labels, mut shown) = (vec![], vec![], vec![]);
+    let mut frame = vec![0; WIDTH * HEIGHT];
     for seed in from..from + count {
-        let scene = scene(seed);
-        let start = window_of(seed);
+        let task = Task::window_of(seed);
+        let (scene, start) = (task.scene(), task.from_s);
+        let stories = scene.stories(start, start + oracle::WINDOW_S);
         frames.clear();
         labels.clear();
-        for t in pair_times(&scene, seed, start, pairs) {
+        shown.clear();
+        for t in pair_times(&stories, seed, start, pairs) {
             for moment in [t - PAIR_LAG_S / 2.0, t + PAIR_LAG_S / 2.0] {
                 scene.render(moment, &mut frame);
                 frames.extend_from_slice(&frame);
             }
             labels.extend(cells(&scene, t));
+            shown.extend(oracle::sees(&stories, 0.0, &[t, t]));
         }
-        write_record(out, &PairsHeader { pairs }, &[&frames, &labels])?;
+        write_record(out, &PairsHeader { pairs }, &[&frames, &labels, &shown])?;
     }
     Ok(())
 }
 
-/// Times for perception: half of them within a transition or just after it, where what matters
-/// happens and random times seldom fall; the rest anywhere in the window.
-fn pair_times(scene: &Scene, seed: u64, start: f64, pairs: usize) -> Vec<f64> {
-    let stories = scene.stories(start, start + oracle::WINDOW_S);
+/// Times for perception: half of them within a transition, where what matters happens and random
+/// times seldom fall, a quarter in the state after it, the rest anywhere in the window.
+fn pair_times(stories: &[Story], seed: u64, start: f64, pairs: usize) -> Vec<f64> {
     let mut dice = Dice(seed);
     (0..pairs)
         .map(|i| {
-            if i % 2 == 0 || stories.is_empty() {
+            if i % 4 == 0 || stories.is_empty() {
                 return start + oracle::WINDOW_S * dice.unit();
             }
-            let story = &stories[(i / 2) % stories.len()];
-            let (a, b) = if i % 4 == 1 {
-                (story.transition_s.0, story.transition_s.1)
-            } else {
-                story.state_s
-            };
+            let story = &stories[dice.below(stories.len())];
+            let (a, b) = if i % 4 == 3 { story.state_s } else { story.transition_s };
             a + (b - a) * dice.unit()
         })
         .collect()
@@ -214,11 +218,17 @@ struct Lessons<'a> {
     setup: policy::Setup,
     template: policy::ChatTemplate,
     whole: bool,
+    passive: bool,
     strays: Strays<'a>,
 }
 
 impl<'a> Lessons<'a> {
-    fn new(manifest: &Path, template: &Path, whole: bool, strays: Strays<'a>) -> Result<Self> {
+    fn new(
+        manifest: &Path,
+        template: &Path,
+        (whole, passive): (bool, bool),
+        strays: Strays<'a>,
+    ) -> Result<Self> {
         let read = |path: &Path| {
             std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
         };
@@ -229,20 +239,21 @@ impl<'a> Lessons<'a> {
             "traces are rendered at {WIDTH}x{HEIGHT}, the manifest asks for another size"
         );
         let template = policy::ChatTemplate::new(&read(template)?)?;
-        Ok(Self { setup: manifest.setup(), template, whole, strays })
+        Ok(Self { setup: manifest.setup(), template, whole, passive, strays })
     }
 
-    fn lesson(&self, scene: &Scene, seed: u64) -> Result<Episode> {
-        let length_s = if self.whole { oracle::WINDOW_S } else { taught_length(seed) };
-        let lesson = Lesson {
-            scene,
-            seed,
-            span: (window_of(seed), length_s),
-            template: &self.template,
-            setup: self.setup.clone(),
-            woken: seed.is_multiple_of(2),
-        };
-        lesson.teach(self.strays).with_context(|| format!("seed {seed}"))
+    fn task(&self, seed: u64) -> Task {
+        match (self.whole, self.passive) {
+            (true, _) => Task::window_of(seed),
+            (false, true) => Task::drawn(seed).on_any_budget(),
+            (false, false) => Task::drawn(seed),
+        }
+    }
+
+    fn lesson(&self, scene: &Scene, task: &Task) -> Result<Episode> {
+        let (template, setup, passive) = (&self.template, &self.setup, self.passive);
+        let lesson = Lesson { scene, task, template, setup, passive };
+        lesson.teach(self.strays).with_context(|| format!("seed {}", task.scene.seed))
     }
 }
 
@@ -253,8 +264,9 @@ fn stream_traces(
     with_frames: bool,
 ) -> Result<()> {
     for seed in seeds {
-        let scene = scene(seed);
-        let lesson = lessons.lesson(&scene, seed)?;
+        let task = lessons.task(seed);
+        let scene = task.scene();
+        let lesson = lessons.lesson(&scene, &task)?;
         let frames = match with_frames {
             true => luma(&scene, lesson.from_s, &lesson.pairs),
             false => vec![],
@@ -278,9 +290,10 @@ fn stream_rollouts(
     with_frames: bool,
 ) -> Result<()> {
     for seed in seeds {
-        let rollouts = pupil.roll_out(seed, by.each, by.temperature, &Weights::default())?;
+        let task = Task::drawn(seed);
+        let rollouts = pupil.roll_out(&task, by.each, by.temperature, &Weights::default())?;
         let frames = match with_frames {
-            true => luma(&scene(seed), rollouts.from_s, &rollouts.pairs),
+            true => luma(&task.scene(), rollouts.from_s, &rollouts.pairs),
             false => vec![],
         };
         write_record(out, &rollouts, &[&frames])?;
@@ -295,10 +308,6 @@ fn luma(scene: &Scene, from_s: f64, pairs: &[[f64; 2]]) -> Vec<u8> {
         scene.render(from_s + t, frame);
     }
     frames
-}
-
-fn scene(seed: u64) -> Scene {
-    Scene::new(SceneSpec { seed, incidents: Incidents::Often })
 }
 
 fn write_record<T: Serialize>(out: &mut impl Write, header: &T, bodies: &[&[u8]]) -> Result<()> {

@@ -1,15 +1,15 @@
 //! Inquiries of a policy by itself, several about the same window, and what each was worth.
 
 use crate::{
-    Pupil, Segment, WINDOW_S,
+    Pupil, Segment, Task,
     episode::{on_grid, sees},
-    harmful_intervals, window_of,
+    harmful_intervals,
 };
 use anyhow::{Context, Result};
 use engine::Sampling;
-use hal_sim::{Incidents, Scene, SceneSpec};
+use hal_sim::Scene;
 use policy::{
-    Effect, Input, Inquiry, SeenFrame, Setup, Truth, Utility, Verdict, Weights, fed_pieces, moments,
+    Effect, Input, Inquiry, SeenFrame, Truth, Utility, Verdict, Weights, fed_pieces, moments,
 };
 use serde::Serialize;
 
@@ -46,27 +46,27 @@ pub struct Rollout {
 }
 
 impl Pupil {
-    /// `count` inquiries at `temperature` about the window of `seed`.
+    /// `count` inquiries of `task` at `temperature`.
     ///
     /// # Errors
     /// If the template or the engine fails.
     pub fn roll_out(
         &self,
-        seed: u64,
+        task: &Task,
         count: u64,
         temperature: f32,
         weights: &Weights,
     ) -> Result<Rollouts> {
-        let scene = Scene::new(SceneSpec { seed, incidents: Incidents::Often });
-        let from_s = window_of(seed);
-        let stories = scene.stories(from_s, from_s + WINDOW_S);
-        let anomalous = !harmful_intervals(&stories, from_s, WINDOW_S).is_empty();
+        let (seed, from_s) = (task.scene.seed, task.from_s);
+        let scene = task.scene();
+        let stories = task.stories(&scene);
+        let anomalous = !harmful_intervals(&stories, from_s, task.window).is_empty();
         let mut pairs: Vec<[f64; 2]> = vec![];
         let rollouts = (0..count)
             .map(|number| {
                 // Numbers of one window lie close together; the generator spreads them.
                 let sampling = Sampling::Temperature { t: temperature, seed: seed << 8 | number };
-                self.one(&scene, seed, sampling, anomalous, weights, &mut pairs)
+                self.one(&scene, task, sampling, anomalous, weights, &mut pairs)
                     .with_context(|| format!("seed {seed}"))
             })
             .collect::<Result<_>>()?;
@@ -77,20 +77,15 @@ impl Pupil {
     fn one(
         &self,
         scene: &Scene,
-        seed: u64,
+        task: &Task,
         sampling: Sampling,
         anomalous: bool,
         weights: &Weights,
         pairs: &mut Vec<[f64; 2]>,
     ) -> Result<Rollout> {
-        let setup = Setup {
-            window: (0.0, WINDOW_S),
-            held: (0.0, WINDOW_S),
-            woken_at: seed.is_multiple_of(2).then_some(policy::tenth(WINDOW_S - 2.0)),
-            ..self.setup().clone()
-        };
+        let setup = task.setup(self.setup());
         let (lag, frames_max) = (setup.limits.pair_lag_s, setup.budgets.frames);
-        let mut attendance = self.attend(scene, seed, window_of(seed))?;
+        let mut attendance = self.attend(scene, task.scene.seed, task.from_s)?;
         attendance.sample(sampling);
         let (mut segments, mut readings, mut newest) = (vec![], vec![], vec![]);
         let mut before = String::new();

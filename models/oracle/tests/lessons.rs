@@ -1,18 +1,16 @@
 //! What the teacher teaches is what the camera's protocol admits.
 
-use hal_sim::{IncidentKind, Incidents, Scene, SceneSpec};
-use oracle::{
-    Episode, Lesson, Pupil, Rollout, Segment, Strays, WINDOW_S, taught_length, window_of,
-};
+use hal_sim::IncidentKind;
+use oracle::{Episode, Lesson, Pupil, Rollout, Segment, Strays, Task};
 use policy::{Action, Budgets, ChatTemplate, Limits, Setup, Verdict, Weights, parse_turn};
 
 const TEMPLATE: &str = include_str!("../../nano/chat_template.jinja");
 
-fn lesson(seed: u64, length_s: f64) -> Episode {
-    lesson_with(seed, length_s, Strays::Never)
+fn lesson(seed: u64) -> Episode {
+    lesson_with(seed, Strays::Never, false)
 }
 
-fn lesson_with(seed: u64, length_s: f64, strays: Strays<'_>) -> Episode {
+fn lesson_with(seed: u64, strays: Strays<'_>, passive: bool) -> Episode {
     let setup = Setup {
         window: (0.0, 0.0),
         held: (0.0, 0.0),
@@ -24,11 +22,10 @@ fn lesson_with(seed: u64, length_s: f64, strays: Strays<'_>) -> Episode {
         limits: Limits { frames_per_look: 16, frames_default: 8, pair_lag_s: 0.5 },
         budgets: Budgets::default(),
     };
-    let scene = Scene::new(SceneSpec { seed, incidents: Incidents::Often });
+    let task = Task::drawn(seed);
     let template = ChatTemplate::new(TEMPLATE).unwrap();
-    let span = (window_of(seed), length_s);
-    let (scene, template) = (&scene, &template);
-    Lesson { scene, seed, span, template, setup, woken: true }.teach(strays).unwrap()
+    let (scene, template, setup, task) = (&task.scene(), &template, &setup, &task);
+    Lesson { scene, task, template, setup, passive }.teach(strays).unwrap()
 }
 
 fn turns(episode: &Episode) -> Vec<Action> {
@@ -43,7 +40,7 @@ fn turns(episode: &Episode) -> Vec<Action> {
 fn every_lesson_is_a_sound_inquiry_that_ends_with_a_verdict() {
     let mut looked_back = 0;
     for seed in 0..60 {
-        let episode = lesson(seed, taught_length(seed));
+        let episode = lesson(seed);
         let turns = turns(&episode);
         let Some((Action::Final(last), looks)) = turns.split_last() else {
             panic!("seed {seed} does not end with a verdict: {turns:?}")
@@ -60,7 +57,7 @@ fn every_lesson_is_a_sound_inquiry_that_ends_with_a_verdict() {
 fn a_lesson_recovers_from_slips_and_its_verdict_stays_true() {
     let mut slipped = 0;
     for seed in 0..60 {
-        let episode = lesson_with(seed, taught_length(seed), Strays::Drawn(0.4));
+        let episode = lesson_with(seed, Strays::Drawn(0.4), false);
         slipped += episode.segments.iter().filter(|s| matches!(s, Segment::Slip(_))).count();
         let turns = turns(&episode);
         let Some(Action::Final(last)) = turns.last() else { panic!("seed {seed} has no verdict") };
@@ -74,7 +71,7 @@ fn a_policy_that_goes_its_own_way_is_taught_where_it_gets_to() {
     let pupil = Pupil::load(concat!(env!("CARGO_MANIFEST_DIR"), "/../nano").as_ref()).unwrap();
     let mut strayed = 0;
     for seed in 0..20 {
-        let episode = lesson_with(seed, taught_length(seed), Strays::Own(0.7, &pupil));
+        let episode = lesson_with(seed, Strays::Own(0.7, &pupil), false);
         let said = episode.segments.iter().filter_map(|s| match s {
             Segment::Slip(text) => Some(parse_turn(text).unwrap().action),
             _ => None,
@@ -96,7 +93,8 @@ fn rollouts_differ_by_chance_and_are_worth_what_they_say() {
     let weights = Weights::default();
     let (mut different, mut of) = (0, 0);
     for seed in 4_000_000..4_000_006 {
-        let it = pupil.roll_out(seed, 3, 1.0, &weights).unwrap();
+        let task = Task::drawn(seed);
+        let it = pupil.roll_out(&task, 3, 1.0, &weights).unwrap();
         assert_eq!(it.rollouts.len(), 3);
         let said = |r: &Rollout| {
             let policy = r.segments.iter().filter_map(|s| match s {
@@ -116,7 +114,7 @@ fn rollouts_differ_by_chance_and_are_worth_what_they_say() {
             let pairs = rollout.segments.iter().filter(|s| matches!(s, Segment::Pair(_))).count();
             assert_eq!(2 * pairs as u32, rollout.frames);
         }
-        let again = pupil.roll_out(seed, 3, 1.0, &weights).unwrap();
+        let again = pupil.roll_out(&task, 3, 1.0, &weights).unwrap();
         assert_eq!(
             said(&again.rollouts[2]),
             said(&it.rollouts[2]),
@@ -127,10 +125,10 @@ fn rollouts_differ_by_chance_and_are_worth_what_they_say() {
 }
 
 #[test]
-fn every_pair_lies_in_the_window_and_says_what_it_shows() {
+fn every_pair_lies_in_the_stretch_and_says_what_it_shows() {
     for seed in 0..30 {
-        let length_s = taught_length(seed);
-        let episode = lesson(seed, length_s);
+        let length_s = Task::drawn(seed).length_s;
+        let episode = lesson(seed);
         assert_eq!(episode.pairs.len(), episode.sees.len());
         for (pair, sees) in episode.pairs.iter().zip(&episode.sees) {
             assert!(pair[0] >= 0.0 && pair[1] <= length_s, "seed {seed}: {pair:?} of {length_s}");
@@ -140,9 +138,22 @@ fn every_pair_lies_in_the_window_and_says_what_it_shows() {
 }
 
 #[test]
-fn half_of_the_windows_are_whole_and_none_is_too_short_to_hold_a_story() {
-    let lengths: Vec<f64> = (0..1000).map(taught_length).collect();
-    let whole = lengths.iter().filter(|&&l| l == WINDOW_S).count();
-    assert!((400..600).contains(&whole), "{whole}");
-    assert!(lengths.iter().all(|l| (16.0..=WINDOW_S).contains(l)));
+fn a_passive_lesson_spends_its_budget_on_the_glance_and_speaks_once() {
+    for seed in 0..30 {
+        let episode = lesson_with(seed, Strays::Never, true);
+        let task = Task::drawn(seed);
+        let frames = task.frames.unwrap_or(Budgets::default().frames);
+        assert_eq!(2 * episode.pairs.len() as u32, frames, "seed {seed}");
+        assert!(episode.pairs.iter().all(|p| p[0] >= task.window.0));
+        assert!(matches!(turns(&episode)[..], [Action::Final(_)]), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_look_back_reaches_beyond_the_window() {
+    let beyond = (0..200).filter(|&seed| {
+        let first = Task::drawn(seed).window.0;
+        lesson(seed).pairs.iter().any(|p| p[0] < first - 1.0)
+    });
+    assert!(beyond.count() > 5);
 }

@@ -56,6 +56,12 @@ pub fn glance(window: (f64, f64), frames: u32) -> Look {
     Look { start: window.0, end: window.1, frames: even(frames), clamped: false }
 }
 
+/// Frames of the glance under a budget of `frames`: the policy's own, but at most half of the budget,
+/// or nothing would be left to look back with.
+pub fn glance_within(own: u32, frames: u32) -> u32 {
+    own.min(frames / 4 * 2)
+}
+
 /// The look that an operator asks for, cut to what is `held` (seconds) and to `limits`.
 ///
 /// # Errors

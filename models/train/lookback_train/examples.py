@@ -147,7 +147,7 @@ def save_shard(path: Path, episodes: list[dict], features: np.ndarray) -> None:
     path.with_suffix(".jsonl").write_text("\n".join(lines))
     part = path.with_suffix(".part")
     with part.open("wb") as file:
-        np.savez(file, features=features)
+        np.save(file, features)
     part.rename(path)
 
 
@@ -179,23 +179,26 @@ def render_shards(
     numbers: range,
     per_shard: int,
     pupil: Path | None = None,
+    passive: bool = False,
 ) -> None:
     """Fills `folder` with the shards of these numbers, in a process of its own; resumes.
 
-    With a `pupil`, a bundle of the policy in training, it goes some of its own way in all of them.
+    With a `pupil`, a bundle of the policy in training, it goes some of its own way in all of them;
+    `passive` lessons are about the glance alone.
     """
     torch.set_num_threads(1)
     trunk = Trunk()
     trunk.load_state_dict(torch.load(weights, weights_only=True)["trunk"])
     folder.mkdir(parents=True, exist_ok=True)
     for number in numbers:
-        path = folder / f"{number:05}.npz"
+        path = folder / f"{number:05}.npy"
         if path.exists():
             continue
         # Every third shard has slips in it.
         slips = SLIPS if number % 3 == 2 and pupil is None else 0.0
+        first = start + number * per_shard
         traces = oracle.stream_traces(
-            binary, start + number * per_shard, per_shard, *files, slips=slips, pupil=pupil
+            binary, first, per_shard, *files, slips=slips, pupil=pupil, passive=passive
         )
         episodes, features = [], []
         for episode, rows in encode_traces(traces, trunk):
@@ -222,11 +225,12 @@ class DataSet:
 
     def refresh(self) -> int:
         """Reads the shards that have arrived; returns the number of examples."""
-        for path in sorted(self.folder.glob("*.npz")):
+        for path in sorted(self.folder.glob("*.npy")):
             if path in self.seen:
                 continue
             self.seen.add(path)
-            at = self.features.add(np.load(path)["features"])
+            # Mapped and not read: more shards fit than memory holds.
+            at = self.features.add(np.load(path, mmap_mode="r"))
             for line in path.with_suffix(".jsonl").read_text().splitlines():
                 episode = json.loads(line)
                 self.examples.append(example(episode, self.tokenizer, at))

@@ -42,7 +42,7 @@ class Plan:
 
 
 PLANS = {
-    "full": Plan(2200, 200, 100, 30, 500, 8000, 250, 1, 600, 150),
+    "full": Plan(3200, 200, 100, 30, 500, 5000, 250, 2, 600, 150),
     "tiny": Plan(60, 3, 100, 1, 60, 60, 20, 1, 12, 6),
 }
 IDPO_EACH = 4
@@ -66,6 +66,11 @@ def main() -> None:
     parser.add_argument("--init", type=Path, help="begin SFT from the weights in this policy.pt")
     parser.add_argument("--learning-rate", type=float, default=sft.LEARNING_RATE)
     parser.add_argument("--idpo-rounds", type=int)
+    parser.add_argument(
+        "--passive",
+        action="store_true",
+        help="the baseline: the same tower and steps for uniform frames, without looks",
+    )
     parser.add_argument("--until", choices=["perception", "sft", "export"], default="export")
     given = parser.parse_args()
     plan = PLANS["tiny" if given.tiny else "full"]
@@ -82,7 +87,8 @@ def main() -> None:
         plan.idpo_steps,
     )
     torch.set_num_threads(given.threads)
-    run(plan, given.work, given.out, given.seed, given.until, given.init, given.learning_rate)
+    peak = given.learning_rate
+    run(plan, given.work, given.out, given.seed, given.until, given.init, peak, given.passive)
 
 
 def run(
@@ -93,8 +99,12 @@ def run(
     until: str,
     init: Path | None = None,
     peak: float = sft.LEARNING_RATE,
+    passive: bool = False,
 ) -> None:
-    """All stages; each writes a file into `work` and is skipped or resumed if it is there."""
+    """All stages; each writes a file into `work` and is skipped or resumed if it is there.
+
+    With `passive` the tower of `work` is used, and what is trained on it is written beside.
+    """
     work.mkdir(parents=True, exist_ok=True)
     binary, sealer = rust_program("lookback-oracle"), rust_program("lookback-bundle")
     files = (ROOT / "models/train/nano.toml", ROOT / "models/nano/chat_template.jinja")
@@ -106,21 +116,25 @@ def run(
     figures = perception.measure(
         binary, weights, oracle.VAL, 100 if plan.perception_steps < 1000 else 400
     )
-    print("perception AUC on val:", {k: round(v, 3) for k, v in figures.items()}, flush=True)
+    print(f"perception on val, AUC: {figures}", flush=True)
     if until == "perception":
         return
     tokenizer = tokens.load(tokenizer_file)
-    train_folder, val_folder = work / "shards", work / "val"
+    sort = "-passive" if passive else ""
+    train_folder, val_folder = work / f"shards{sort}", work / f"val{sort}"
+    learnt = work / f"policy{sort}.pt"
     common = (weights, binary, files)
-    examples.render_shards(val_folder, *common, oracle.VAL, range(1), plan.val_episodes)
+    val_shard = (val_folder, *common, oracle.VAL, range(1), plan.val_episodes)
+    examples.render_shards(*val_shard, passive=passive)
     common = (train_folder, *common, oracle.TRAIN + seed * 600_000)
-    renderers = [examples.render_in_background(*common, range(plan.shards), plan.per_shard)]
+    lessons = (*common, range(plan.shards), plan.per_shard)
+    renderers = [examples.render_in_background(*lessons, None, passive)]
     data = examples.DataSet(train_folder, tokenizer)
     val = examples.DataSet(val_folder, tokenizer)
     state = torch.load(weights, weights_only=True)
     seen = Perception(len(json.loads(state["classes"])))
     seen.load_state_dict(state["perception"])
-    asked = [round(at * plan.sft_steps) for at in ASKED_AT]
+    asked = [] if passive else [round(at * plan.sft_steps) for at in ASKED_AT]
 
     def ask_the_pupil(step: int) -> None:
         """Starts the renderings that are due; a resumed run finds what it has already."""
@@ -128,7 +142,7 @@ def run(
             time_asked = len(renderers)
             pupil = work / f"pupil-{time_asked}"
             if not (pupil / "bundle.toml").exists():
-                bundle(work / "policy.pt", pupil)
+                bundle(learnt, pupil)
             first = plan.shards + (time_asked - 1) * plan.own_shards
             numbers = range(first, first + plan.own_shards)
             renderers.append(examples.render_in_background(*common, numbers, plan.per_shard, pupil))
@@ -141,7 +155,7 @@ def run(
         val,
         shape(files[0], tokenizer.get_vocab_size()),
         seen,
-        work / "policy.pt",
+        learnt,
         plan.sft_steps,
         seed,
         plan.report,
@@ -153,8 +167,8 @@ def run(
         renderer.terminate()
     if until == "sft":
         return
-    newest = work / "policy.pt"
-    for number in range(1, plan.idpo_rounds + 1):
+    newest = learnt
+    for number in range(1, 1 + (0 if passive else plan.idpo_rounds)):
         before, newest = newest, work / f"idpo-{number}.pt"
         if newest.exists():
             continue

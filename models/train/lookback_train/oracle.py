@@ -17,6 +17,8 @@ import numpy as np
 
 HEIGHT, WIDTH = 128, 192
 CELL_ROWS, CELL_COLUMNS = 8, 12
+KINDS, SIGHTS = 10, 4
+"""Kinds of incident, and what a pair may show of each."""
 
 TRAIN, VAL, TEST, FRESH = 0, 5_000_000, 6_000_000, 7_000_000
 """First seed of each split."""
@@ -30,6 +32,9 @@ class Pairs:
     """Luma, u8 `[n, 2, 128, 192]`."""
     cells: np.ndarray
     """1 where a class is present, u8 `[n, classes, 8, 12]`."""
+    sees: np.ndarray
+    """What each shows of each kind, u8 `[n, 10]`: 0 nothing, 1 the ambiguous state, 2 the harmful
+    transition, 3 the harmless one."""
 
 
 @dataclass
@@ -57,7 +62,8 @@ def stream_pairs(
             n = header["pairs"]
             frames = _bytes(pipe, n * 2 * HEIGHT * WIDTH).reshape(n, 2, HEIGHT, WIDTH)
             cells = _bytes(pipe, n * n_classes * CELL_ROWS * CELL_COLUMNS)
-            yield Pairs(frames, cells.reshape(n, n_classes, CELL_ROWS, CELL_COLUMNS))
+            cells = cells.reshape(n, n_classes, CELL_ROWS, CELL_COLUMNS)
+            yield Pairs(frames, cells, _bytes(pipe, n * KINDS).reshape(n, KINDS))
 
 
 def stream_traces(
@@ -69,15 +75,19 @@ def stream_traces(
     frames: bool = True,
     slips: float = 0.0,
     pupil: Path | None = None,
+    passive: bool = False,
 ) -> Iterator[Trace]:
     """One taught inquiry per seed in `[start, start + count)`.
 
     `slips` is the share of turns that are mistakes, to be recovered from and not to be learnt; the
-    policy in the bundle `pupil` makes its own.
+    policy in the bundle `pupil` makes its own. `passive`: the whole budget goes into the glance.
     """
     arguments = ["traces", "--from", str(start), "--count", str(count)]
     arguments += ["--manifest", str(manifest), "--template", str(template)]
-    arguments += ["--policy", str(pupil)] if pupil else ["--slips", str(slips)]
+    if passive:
+        arguments += ["--passive"]
+    else:
+        arguments += ["--policy", str(pupil)] if pupil else ["--slips", str(slips)]
     yield from _traces(binary, arguments, frames)
 
 

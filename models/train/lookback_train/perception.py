@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,9 @@ PAIRS_PER_SEED = 8
 SEEDS_PER_STEP = 8
 LEARNING_RATE = 3e-3
 POSITIVE_WEIGHT = 4.0
+SIGHTS_WEIGHT = 2.0
+SIGHT_WEIGHTS = torch.tensor([0.5, 1.0, 3.0, 3.0])
+"""Of nothing, a state, a harmful transition and a harmless one: what is rare tells most."""
 
 
 def train(binary: Path, out: Path, steps: int, seed: int, report: int = 100) -> None:
@@ -47,10 +51,10 @@ def train(binary: Path, out: Path, steps: int, seed: int, report: int = 100) -> 
     for step in range(done + 1, steps + 1):
         chosen = [next(records) for _ in range(SEEDS_PER_STEP)]
         frames = normalise(torch.from_numpy(np.concatenate([c.frames for c in chosen])))
+        # Never mirrored: in a mirror every car comes against its lane.
         cells = torch.from_numpy(np.concatenate([c.cells for c in chosen])).float()
-        if step % 2:
-            frames, cells = frames.flip(-1), cells.flip(-1)
-        loss = _loss(perception(trunk(frames)), cells)
+        sees = torch.from_numpy(np.concatenate([c.sees for c in chosen])).long()
+        loss = _loss(*perception(trunk(frames)), cells, sees)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -72,38 +76,65 @@ def train(binary: Path, out: Path, steps: int, seed: int, report: int = 100) -> 
             out.with_suffix(".part").rename(out)
 
 
-def _loss(logits: Tensor, cells: Tensor) -> Tensor:
+def _loss(logits: Tensor, sights: Tensor, cells: Tensor, sees: Tensor) -> Tensor:
     weight = torch.tensor(POSITIVE_WEIGHT)
     per_cell = F.binary_cross_entropy_with_logits(logits, cells, pos_weight=weight)
     # Presence anywhere in the frame: what the policy asks first.
     presence = logits.flatten(2).amax(2)
     per_frame = F.binary_cross_entropy_with_logits(presence, cells.flatten(2).amax(2))
-    return 10.0 * per_cell + per_frame
+    shown = F.cross_entropy(sights.flatten(0, 1), sees.flatten(), SIGHT_WEIGHTS)
+    return 10.0 * per_cell + per_frame + SIGHTS_WEIGHT * shown
 
 
-def measure(binary: Path, weights: Path, start: int, seeds: int) -> dict[str, float]:
-    """ROC-AUC of presence in a frame pair, per class, on `seeds` seeds from `start`."""
+@dataclass
+class Figures:
+    """How well a tower sees, as ROC-AUC."""
+
+    classes: dict[str, float]
+    """Presence of a class in a frame pair, all pairs."""
+    harm: list[float]
+    """Per kind: the harmful against the harmless transition, pairs in either."""
+    shown: list[float]
+    """Per kind: a transition of it, of either sort, against pairs that show none of it."""
+
+
+def measure(binary: Path, weights: Path, start: int, seeds: int) -> Figures:
+    """On `seeds` seeds from `start`."""
     state = torch.load(weights, weights_only=True)
     names = json.loads(state["classes"])
     trunk, perception = Trunk().eval(), Perception(len(names)).eval()
     trunk.load_state_dict(state["trunk"])
     perception.load_state_dict(state["perception"])
-    scores, truth = [], []
+    scores, truth, sights, sees = [], [], [], []
     with torch.inference_mode():
         for record in oracle.stream_pairs(binary, start, seeds, PAIRS_PER_SEED, len(names)):
-            logits = perception(trunk(normalise(torch.from_numpy(record.frames.copy()))))
+            logits, seen = perception(trunk(normalise(torch.from_numpy(record.frames.copy()))))
             scores.append(logits.flatten(2).amax(2).numpy())
             truth.append(record.cells.reshape(len(record.cells), len(names), -1).max(2))
+            sights.append(seen.numpy())
+            sees.append(record.sees)
     score, label = np.concatenate(scores), np.concatenate(truth)
-    return {
-        n: auc(score[:, i], label[:, i]) for i, n in enumerate(names) if 0 < label[:, i].mean() < 1
-    }
+    sight, see = np.concatenate(sights), np.concatenate(sees)
+    moved = see >= 2
+    harm = sight[:, :, 2] - sight[:, :, 3]
+    shown = np.logaddexp(sight[:, :, 2], sight[:, :, 3]) - np.logaddexp(
+        sight[:, :, 0], sight[:, :, 1]
+    )
+    kinds = range(oracle.KINDS)
+    return Figures(
+        {n: auc(score[:, i], label[:, i]) for i, n in enumerate(names)},
+        [auc(harm[moved[:, k], k], see[moved[:, k], k] == 2) for k in kinds],
+        [auc(shown[:, k], moved[:, k]) for k in kinds],
+    )
 
 
 def auc(scores: np.ndarray, truth: np.ndarray) -> float:
-    """Area under the ROC curve, ties counted half (rank formula of Mann and Whitney)."""
+    """Area under the ROC curve, ties counted half (rank formula of Mann and Whitney); not a number
+    where all `truth` is the same."""
     _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
     rank = (np.cumsum(counts) - (counts - 1) / 2.0)[inverse]
     positive = truth > 0
     p, n = int(positive.sum()), int((~positive).sum())
+    if p == 0 or n == 0:
+        return float("nan")
     return float((rank[positive].sum() - p * (p + 1) / 2) / (p * n))

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from .decoder import Decoder, Shape
 from .examples import TOLD, Batch, DataSet, Example, collate
+from .oracle import KINDS, SIGHTS
 from .perception import auc
 from .tower import TOKENS, Merger, Perception
 
@@ -25,7 +26,6 @@ WARM_UP = 0.05
 """Share of the steps in which the learning rate rises."""
 WORDS_WEIGHT = 4.0
 """Most of the policy's tokens are forced or plain; the few that carry meaning share their mean."""
-KINDS, SIGHTS = 10, 4
 SIGHT_WEIGHTS = torch.tensor([0.3, 1.0, 3.0, 3.0])
 """Transitions are rare, and they are what tells."""
 TIME_WEIGHT = 0.5
@@ -52,8 +52,8 @@ class Policy(nn.Module):
     def forward(self, batch: Batch, perception: Perception) -> tuple[Tensor, Tensor]:
         """Hidden states `[B, T, hidden]` of the last and of the middle layer."""
         with torch.no_grad():
-            seen = perception(batch.cells)
-        tokens, deep = self.merger(batch.cells, seen)
+            seen, sights = perception(batch.cells)
+        tokens, deep = self.merger(batch.cells, seen, sights)
         x = self.decoder.embed_tokens(batch.ids)
         where = (batch.pad_rows, batch.pad_places)
         x = x.index_put(where, tokens.flatten(0, 1))

@@ -22,8 +22,8 @@ SPECIAL = [
 ]
 TAGS = ["<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<think>", "</think>"]
 SPLIT = r" ?[^\s0-9.]+|[0-9]+|\.[0-9]|\.|\s"
-VOCABULARY = 1280
-WHOLE_SECONDS = 129
+VOCABULARY = 1536
+WHOLE_SECONDS = 250
 
 
 def learn(texts: Iterable[str]) -> Tokenizer:

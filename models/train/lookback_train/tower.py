@@ -10,8 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .oracle import KINDS, SIGHTS
+
 TRUNK = 64
 MIDDLE = 48
+SIGHT_WIDTH = 96
+LEAST_LOG_P = 8.0
+"""What is less likely than e to the minus this counts as this."""
 GRID = (2, 3)
 """Rows and columns of the visual tokens of a pair; each covers 64×64 pixels."""
 TOKENS = GRID[0] * GRID[1]
@@ -33,7 +38,9 @@ class Trunk(nn.Module):
         self.stem = nn.Sequential(_conv(3, 16, 4, 2), _conv(16, 32, 3, 2), _conv(32, MIDDLE, 3, 2))
         self.middle = _conv(MIDDLE, MIDDLE, 3, 1)
         self.down = _conv(MIDDLE, TRUNK, 3, 2)
-        self.top = nn.Sequential(_conv(TRUNK, TRUNK, 3, 1), _conv(TRUNK, TRUNK, 3, 1))
+        self.top, self.wide = (
+            nn.Sequential(_conv(TRUNK, TRUNK, 3, 1), _conv(TRUNK, TRUNK, 3, 1)) for _ in range(2)
+        )
 
     def forward(self, pairs: Tensor) -> Tensor:
         """Cell features; the first 48 channels are the middle level, max-pooled."""
@@ -44,19 +51,32 @@ class Trunk(nn.Module):
         x = x + self.middle(x)
         y = self.down(x)
         y = y + self.top(y)
+        y = y + self.wide(y)
         return torch.cat([F.max_pool2d(x, 2), y], 1)
 
 
 class Perception(nn.Module):
-    """What is in which cell: logits `[B, classes, 8, 12]` from cell features."""
+    """What a pair shows: classes of objects per cell, and of each kind of incident its state or a
+    transition, in the whole picture.
+
+    What tells harm from its harmless twin is in few pairs and small in each. The tower is taught it
+    directly, from as many transitions as it takes; the policy has only to use it.
+    """
 
     def __init__(self, classes: int) -> None:
         super().__init__()
-        self.head = nn.Conv2d(MIDDLE + TRUNK, classes, 1)
+        channels = MIDDLE + TRUNK
+        self.head = nn.Conv2d(channels, classes, 1)
+        self.standardise = nn.BatchNorm2d(channels, affine=False)
+        self.what = nn.Conv2d(channels, SIGHT_WIDTH, 1)
+        self.sights = nn.Linear(2 * SIGHT_WIDTH, KINDS * SIGHTS)
 
-    def forward(self, cells: Tensor) -> Tensor:
-        """Logits per class and cell."""
-        return self.head(cells)
+    def forward(self, cells: Tensor) -> tuple[Tensor, Tensor]:
+        """From cell features: logits of the classes per cell, `[B, classes, 8, 12]`, and of what is
+        shown of each kind, `[B, 10, 4]` (nothing, state, harmful transition, harmless one)."""
+        what = F.relu(self.what(self.standardise(cells)))
+        pooled = torch.cat([what.amax((2, 3)), what.mean((2, 3))], 1)
+        return self.head(cells), self.sights(pooled).view(-1, KINDS, SIGHTS)
 
 
 class Merger(nn.Module):
@@ -74,16 +94,20 @@ class Merger(nn.Module):
         self.tokens = nn.Conv2d(channels, hidden, k, k)
         self.presence = nn.Conv2d(classes, hidden, 1)
         self.widen = nn.Sequential(nn.GELU(), nn.Linear(hidden, hidden))
+        self.sights = nn.Linear(KINDS * SIGHTS, hidden)
         self.deep = nn.Conv2d(channels, hidden, k, k)
         self.deep_out = nn.Sequential(nn.GELU(), nn.Linear(hidden, hidden))
 
-    def forward(self, cells: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
-        """`seen`: the perception's logits, so that the policy is told what the tower sees."""
+    def forward(self, cells: Tensor, seen: Tensor, sights: Tensor) -> tuple[Tensor, Tensor]:
+        """`seen` and `sights`: the perception's logits, so that the policy is told what the tower
+        sees."""
         x = self.standardise(torch.cat([cells, seen], 1))
         present = self.presence(F.max_pool2d(x[:, -self.classes :], CELLS_PER_TOKEN))
+        known = sights.log_softmax(2).clamp(min=-LEAST_LOG_P) / (LEAST_LOG_P / 2) + 1
+        shown = self.sights(known.flatten(1)).unsqueeze(1)
         tokens = (self.tokens(x) + present).flatten(2).transpose(1, 2)
         deep = self.deep(x).flatten(2).transpose(1, 2)
-        return self.widen(tokens), self.deep_out(deep)
+        return self.widen(tokens + shown), self.deep_out(deep + shown)
 
 
 class Tower(nn.Module):
@@ -96,7 +120,7 @@ class Tower(nn.Module):
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """`frames` f32 `[B, 2, 1, 128, 192]` to `tokens` and `deepstack_0`, `[B, 6, hidden]`."""
         cells = self.trunk(frames)
-        return self.merger(cells, self.perception(cells))
+        return self.merger(cells, *self.perception(cells))
 
 
 def normalise(luma: Tensor) -> Tensor:

@@ -30,12 +30,14 @@ def test_pairs_are_read_record_by_record(tmp_path: Path) -> None:
     binary = program(
         tmp_path,
         f"for n in (1, 2):\n    header({{'pairs': n}})\n"
-        f"    out.write(bytes([n]) * (n * {FRAME_PAIR}) + bytes([1]) * (n * 3 * {CELLS}))\n",
+        f"    out.write(bytes([n]) * (n * {FRAME_PAIR}) + bytes([1]) * (n * 3 * {CELLS}))\n"
+        "    out.write(bytes([2]) * (n * 10))\n",
     )
     records = list(oracle.stream_pairs(binary, 0, 2, 4, 3))
     assert [r.frames.shape for r in records] == [(1, 2, 128, 192), (2, 2, 128, 192)]
     assert [int(r.frames.max()) for r in records] == [1, 2]
     assert records[1].cells.shape == (2, 3, 8, 12)
+    assert records[1].sees.tolist() == [[2] * 10] * 2
 
 
 def test_it_is_asked_for_the_seeds_wanted(tmp_path: Path) -> None:
