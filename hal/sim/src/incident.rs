@@ -171,11 +171,19 @@ pub enum Class {
     AgainstLane,
     /// A person on a bicycle.
     Cyclist,
+    /// A car moving to the left.
+    Leftward,
+    /// A car moving to the right.
+    Rightward,
+    /// A car in the lane farther from the camera.
+    FarLane,
+    /// A car in the lane nearer to the camera.
+    NearLane,
 }
 
 impl Class {
     /// Every class, in the order of [`Class::index`].
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 20] = [
         Self::Upright,
         Self::Crouching,
         Self::Lying,
@@ -192,6 +200,10 @@ impl Class {
         Self::Gate,
         Self::AgainstLane,
         Self::Cyclist,
+        Self::Leftward,
+        Self::Rightward,
+        Self::FarLane,
+        Self::NearLane,
     ];
 
     /// Place in [`Class::ALL`].

@@ -3,8 +3,11 @@
 use crate::actor::{Act, Actor, Body, Moment};
 use crate::backdrop::FENCE_HEIGHT;
 use crate::draw::{BAG_HALF, BAG_HEIGHT, CAR_BODY, CAR_CABIN, DUST, PLUME, RUNNING_PX_S};
-use crate::layout::{GATE_HALF, Layout};
+use crate::layout::{GATE_HALF, Lane, Layout};
 use crate::{Class, FrameTruth, HEIGHT, Seen, WIDTH};
+
+/// Slower cars stand, to a viewer of half a second.
+const MOVING_PX_S: f32 = 4.0;
 
 /// What a viewer of the empty place sees.
 pub(crate) fn of_place(layout: &Layout, truth: &mut FrameTruth) {
@@ -27,9 +30,20 @@ pub(crate) fn of_actor(layout: &Layout, actor: &Actor, now: &Moment, truth: &mut
         Body::Car => {
             let length = layout.car(pose.depth);
             let height = length * (CAR_BODY + CAR_CABIN);
-            put(truth, Class::Car, (pose.x, foot - height / 2.0), length, height);
+            let centre = (pose.x, foot - height / 2.0);
+            put(truth, Class::Car, centre, length, height);
+            if let Some(road) = layout.road {
+                let off = |lane| (pose.depth - road.lane(lane)).abs();
+                let far = off(Lane::Far) < off(Lane::Near);
+                let lane = if far { Class::FarLane } else { Class::NearLane };
+                put(truth, lane, centre, length, height);
+            }
+            if now.velocity.abs() > MOVING_PX_S {
+                let way = if now.velocity < 0.0 { Class::Leftward } else { Class::Rightward };
+                put(truth, way, centre, length, height);
+            }
             if now.act == Act::AgainstLane {
-                put(truth, Class::AgainstLane, (pose.x, foot - height / 2.0), length, height);
+                put(truth, Class::AgainstLane, centre, length, height);
             }
         }
         Body::Bag => {
