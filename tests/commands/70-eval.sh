@@ -7,10 +7,12 @@ sim_json() { timeout 300 "$eval_tool" sim --bundle "$nano" --videos 6 --seconds 
 check '`lookback-eval sim --json` watches simulated videos by every method' sim_json
 holds 'it is one object with a row for each method, and what the inquiry has over each other' sim.json '
     len(rows) == 1 and rows[0]["videos"] == 6
-    and [r["method"] for r in rows[0]["rows"]] == "active fixed sliding questions events tree reflect".split()
-    and {(d["a"], d["metric"]) for d in rows[0]["differences"]} >= {("active", "video_auc"), ("active", "frame_auc")}'
+    and {r["method"] for r in rows[0]["rows"]} >= set("active fixed sliding questions events tree reflect oracle".split())
+    and {(d["a"], d["b"], d["metric"]) for d in rows[0]["differences"]}
+        >= {("active", "oracle", "video_auc"), ("active", "fixed", "frame_auc"), ("active", "fixed", "frames_used")}
+    and rows[0]["budgets"][0]["frames"] == 16'
 holds 'each metric has its interval, and nobody saw more frames than the budget' sim.json '
-    all(r["frames"] == 16 and r["frames_used"]["value"] <= 16
+    all(r["frames_used"]["value"] <= r["frames"] and (r["frames"] == 16 or r["method"] == "passive")
         and all(set(r[m]) == {"value", "lo", "hi"} and r[m]["lo"] <= r[m]["value"] <= r[m]["hi"]
                 for m in "frame_auc video_auc iou frames_used false_alarms_per_hour".split())
         for r in rows[0]["rows"])'
@@ -25,6 +27,8 @@ holds 'one score for each half second' each.json '
 check '`report` draws them' quiet "$eval_tool" report each.json --out curves.html
 check 'as drawings in one page' grep -q '<polyline' curves.html
 refuses 1 'line 1' 'what is no result is not drawn' "$eval_tool" report "$nano/bundle.toml" --out wrong.html
+refuses 1 "no 'sft-0' in 'nowhere'" 'a method whose policy is missing is refused' "$eval_tool" sim --bundle "$nano" --methods sft --policies nowhere
+refuses 1 'longer than' 'videos longer than the policy can look at are refused' "$eval_tool" sim --bundle "$nano" --seconds 900
 refuses 1 'sliding' 'an unknown method is refused, and the known ones are named' "$eval_tool" sim --methods guessing
 refuses 1 'nowhere' 'a missing bundle is refused' "$eval_tool" sim --bundle nowhere
 refuses 1 'too few' 'a budget that shows nothing is refused' "$eval_tool" sim --bundle "$nano" --frames 2

@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use eval::{
     Estimate, Passive, Record, Strategy, Watched,
     annotations::{self, Annotation, EndFrame, xd_class},
-    bootstrap, curve, curve_of_inquiry,
+    bootstrap, curve,
     metrics::{PrArea, alarms, average_precision, macro_roc_auc, roc_auc},
     table::Truth,
     watch,
@@ -15,7 +15,7 @@ use frame_store::{FrameStore, RealFs, StoreOptions};
 use hal_camera::{Camera, CameraError, CameraId, Capture, MediaTime, Span};
 use hal_linux::FileCamera;
 use inquiry::{Footage, Inquirer, Request, Stored};
-use policy::Budgets;
+use policy::{Budgets, Outcome};
 use serde::Serialize;
 use std::{
     collections::BTreeMap,
@@ -194,6 +194,7 @@ pub fn run(
             known.add(Record {
                 video: truth(annotation, film.length_s(), fps, end),
                 method: strategy.name().to_owned(),
+                train_seed: 0,
                 frames: policy.frames,
                 bundle: bundle.clone(),
                 watched,
@@ -324,11 +325,14 @@ impl Film {
         let length_s = self.length_s();
         let stretches = (length_s / policy.stretch_s).ceil().max(1.0);
         let each_s = length_s / stretches;
-        let mut whole = Watched { p: 0.0, curve: vec![], frames: 0, label: None };
+        let mut whole = Watched { p: 0.0, curve: vec![], frames: 0, label: None, utility: None };
         for number in 0..stretches as u32 {
             let part = Part { film: self, from_s: f64::from(number) * each_s, length_s: each_s };
             let watched = match strategy {
-                Strategy::Active => inquire(policy.inquirer, &part, each_s, policy.frames)?,
+                Strategy::Active => {
+                    let outcome = inquire(policy.inquirer, &part, each_s, policy.frames, false)?;
+                    Watched::by_inquiry(&outcome, each_s)
+                }
                 recipe => watch(recipe, &mut policy.passive.on(&part), each_s, policy.frames)?,
             };
             whole.curve.extend(&watched.curve);
@@ -377,7 +381,8 @@ impl Footage for Part<'_> {
     }
 }
 
-/// The policy's own inquiry about `footage`, which begins at media time 0.
+/// The policy's inquiry about `footage`, which begins at media time 0; a passive one spends all of
+/// its frames on the glance.
 ///
 /// # Errors
 /// If there is no footage or the bundle fails.
@@ -386,23 +391,18 @@ pub fn inquire(
     footage: &dyn Footage,
     length_s: f64,
     frames: u32,
-) -> Result<Watched> {
+    passive: bool,
+) -> Result<Outcome> {
     let setup = inquirer.setup();
-    let own = Budgets { frames, ..setup.budgets };
-    let glance = policy::glance_within(setup.glance_frames, frames);
+    let glance = if passive { frames } else { policy::glance_within(setup.glance_frames, frames) };
     let request = Request {
         window: Span::new(MediaTime(0), MediaTime::from_s(length_s)),
         woken_at: None,
         normal: String::new(),
-        budgets: Some(own),
+        budgets: Some(Budgets { frames, ..setup.budgets }),
         glance_frames: Some(glance),
     };
-    let outcome = inquirer.inquire(footage, &request)?.outcome;
-    let p = f64::from(outcome.p);
-    let clips: Vec<(f64, f64)> = outcome.clips.iter().map(|c| (c.start, c.end)).collect();
-    let curve = curve_of_inquiry(length_s, p, &clips);
-    let label = outcome.clips.first().map(|c| c.label.clone());
-    Ok(Watched { p, curve, frames: outcome.frames_used, label })
+    Ok(inquirer.inquire(footage, &request)?.outcome)
 }
 
 /// The results file: what earlier runs and this one made of the videos.

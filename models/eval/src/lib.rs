@@ -17,4 +17,4 @@ pub use bootstrap::{Estimate, bootstrap};
 pub use eyes::{EyesError, Passive, PassiveOn};
 pub use record::Record;
 pub use sim::SimVideo;
-pub use strategies::{Eyes, Strategy, Watched, curve_of_inquiry, watch};
+pub use strategies::{Eyes, Strategy, Watched, watch};

@@ -10,6 +10,9 @@ pub struct Record {
     pub video: Truth,
     /// The method's name.
     pub method: String,
+    /// Which of several trainings of the policy.
+    #[serde(default)]
+    pub train_seed: u32,
     /// Its budget of frames, for each stretch of the video.
     pub frames: u32,
     /// The policy.

@@ -159,9 +159,10 @@ mod tests {
                 labels: vec!["fall".into()],
             },
             method: method.into(),
+            train_seed: 0,
             frames: 16,
             bundle: "nano".into(),
-            watched: Watched { p, curve: vec![p; 8], frames: 16, label: None },
+            watched: Watched { p, curve: vec![p; 8], frames: 16, label: None, utility: None },
         }
     }
 

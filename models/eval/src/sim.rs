@@ -4,7 +4,7 @@ use frame_store::{FrameHash, FrameId, StoreError, StoredFrame};
 use hal_camera::{CameraId, ClockQuality, Encoding, Frame, MediaTime, Span, WallTime};
 use hal_sim::{HEIGHT, Incidents, Scene, SceneSpec, Story, WIDTH};
 use inquiry::Footage;
-use oracle::{harmful_intervals, start_of};
+use oracle::{Task, harmful_intervals, start_of};
 
 /// A stretch of a simulated scene as a video.
 pub struct SimVideo {
@@ -14,6 +14,7 @@ pub struct SimVideo {
     pub length_s: f64,
     /// What happens in it; times are of the scene.
     pub stories: Vec<Story>,
+    spec: SceneSpec,
     scene: Scene,
     from_s: f64,
 }
@@ -24,10 +25,23 @@ const FRAME_US: i64 = 125_000;
 impl SimVideo {
     /// The video of `length_s` seconds that `seed` stands for.
     pub fn new(seed: u64, length_s: f64, incidents: Incidents) -> Self {
-        let scene = Scene::new(SceneSpec { seed, incidents });
+        let spec = SceneSpec { seed, incidents };
+        let scene = Scene::new(spec);
         let from_s = start_of(seed);
         let stories = scene.stories(from_s, from_s + length_s);
-        Self { seed, length_s, stories, scene, from_s }
+        Self { seed, length_s, stories, spec, scene, from_s }
+    }
+
+    /// The task of inquiring about it with `frames` frames.
+    pub fn task(&self, frames: u32) -> Task {
+        Task {
+            scene: self.spec,
+            from_s: self.from_s,
+            length_s: self.length_s,
+            window: (0.0, self.length_s),
+            frames: Some(frames),
+            woken: false,
+        }
     }
 
     /// Anomalous intervals, in seconds of the video.

@@ -1,10 +1,11 @@
 //! Ways to watch a video with one and the same policy.
 //!
-//! All but [`Strategy::Active`] look where their recipe tells them, whatever they see, and read the
+//! All but inquiries look where their recipe tells them, whatever they see, and read the
 //! policy's verdict probe. They are rebuilt from the papers' descriptions over our policy, within a
 //! budget of frames: their own encoders, captioners and language models are not here.
 
 use crate::curve::{self, STEP_S};
+use policy::Outcome;
 use serde::{Deserialize, Serialize};
 
 /// How to choose what to look at.
@@ -13,6 +14,11 @@ use serde::{Deserialize, Serialize};
 pub enum Strategy {
     /// The policy's own inquiry.
     Active,
+    /// The inquiry of the same policy before preference training.
+    Sft,
+    /// Frames at equal distances and one verdict, of a policy trained for just that, as long as the
+    /// active one and on the same tower.
+    Passive,
     /// Frames at equal distances, one verdict.
     Fixed,
     /// Short windows one after another, each scored, then refined by likeness (LAVAD).
@@ -26,31 +32,45 @@ pub enum Strategy {
     Tree,
     /// Short windows; where the verdict is open, a second and closer look (PANDA).
     Reflect,
+    /// The policy's inquiry with looks chosen by one who knows what happens: what better looks alone
+    /// could gain.
+    Oracle,
 }
 
 impl Strategy {
     /// All of them, the policy's own first.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 10] = [
         Self::Active,
+        Self::Sft,
+        Self::Passive,
         Self::Fixed,
         Self::Sliding,
         Self::Questions,
         Self::Events,
         Self::Tree,
         Self::Reflect,
+        Self::Oracle,
     ];
 
     /// The name used in JSON and on command lines.
     pub fn name(self) -> &'static str {
         match self {
             Self::Active => "active",
+            Self::Sft => "sft",
+            Self::Passive => "passive",
             Self::Fixed => "fixed",
             Self::Sliding => "sliding",
             Self::Questions => "questions",
             Self::Events => "events",
             Self::Tree => "tree",
             Self::Reflect => "reflect",
+            Self::Oracle => "oracle",
         }
+    }
+
+    /// Whether the policy speaks, and is not only asked after each look of a recipe.
+    pub fn is_inquiry(self) -> bool {
+        matches!(self, Self::Active | Self::Sft | Self::Passive | Self::Oracle)
     }
 }
 
@@ -65,6 +85,32 @@ pub struct Watched {
     pub frames: u32,
     /// What the policy calls it, if it was let speak and named anything.
     pub label: Option<String>,
+    /// The AEI utility of an inquiry whose truth is known in full.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub utility: Option<f64>,
+}
+
+impl Watched {
+    /// What a recipe came to: it names nothing, and has no utility.
+    fn by_recipe(p: f64, curve: Vec<f64>, frames: u32) -> Self {
+        Self { p, curve, frames, label: None, utility: None }
+    }
+
+    /// What an inquiry about a video of `length_s` seconds came to.
+    pub fn by_inquiry(outcome: &Outcome, length_s: f64) -> Self {
+        let p = f64::from(outcome.p);
+        let clips: Vec<(f64, f64)> = outcome.clips.iter().map(|c| (c.start, c.end)).collect();
+        let believed = outcome.trajectory.iter().filter_map(|step| step.hypothesis.as_ref());
+        let suspected: Vec<(f64, f64)> =
+            believed.flat_map(|h| &h.clips).map(|c| (c.span[0], c.span[1])).collect();
+        Self {
+            p,
+            curve: curve_of_inquiry(length_s, p, &clips, &suspected),
+            frames: outcome.frames_used,
+            label: outcome.clips.first().map(|c| c.label.clone()),
+            utility: None,
+        }
+    }
 }
 
 /// What a passive strategy may do. Times are in seconds from the beginning of the video.
@@ -118,7 +164,7 @@ const OPEN: (f64, f64) = (0.3, 0.7);
 /// Those of `eyes`.
 ///
 /// # Panics
-/// For [`Strategy::Active`], which is an inquiry and not a recipe.
+/// For inquiries, which are no recipes ([`Strategy::is_inquiry`]).
 pub fn watch<E: Eyes>(
     strategy: Strategy,
     eyes: &mut E,
@@ -126,10 +172,12 @@ pub fn watch<E: Eyes>(
     frames: u32,
 ) -> Result<Watched, E::Error> {
     match strategy {
-        Strategy::Active => panic!("an inquiry chooses its own looks"),
+        Strategy::Active | Strategy::Sft | Strategy::Passive | Strategy::Oracle => {
+            panic!("an inquiry is no recipe")
+        }
         Strategy::Fixed => {
             let p = eyes.judge((0.0, length_s), frames, None)?;
-            Ok(Watched { p, curve: vec![p; curve::steps(length_s)], frames, label: None })
+            Ok(Watched::by_recipe(p, vec![p; curve::steps(length_s)], frames))
         }
         Strategy::Sliding => {
             let spans = equal(length_s, (frames / WINDOW_FRAMES).max(1));
@@ -188,12 +236,11 @@ fn features_of<E: Eyes>(eyes: &mut E, spans: &[(f64, f64)]) -> Result<Vec<Vec<f3
 fn by_the_highest(length_s: f64, spans: &[(f64, f64)], scores: &[f64]) -> Watched {
     let intervals: Vec<(f64, f64, f64)> =
         spans.iter().zip(scores).map(|(span, &score)| (span.0, span.1, score)).collect();
-    Watched {
-        p: scores.iter().copied().fold(0.0, f64::max),
-        curve: curve::from_intervals(length_s, 0.0, &intervals),
-        frames: spans.len() as u32 * WINDOW_FRAMES,
-        label: None,
-    }
+    Watched::by_recipe(
+        scores.iter().copied().fold(0.0, f64::max),
+        curve::from_intervals(length_s, 0.0, &intervals),
+        spans.len() as u32 * WINDOW_FRAMES,
+    )
 }
 
 /// At most `most` spans between the strongest changes of the scene.
@@ -251,7 +298,7 @@ fn tree<E: Eyes>(eyes: &mut E, length_s: f64, frames: u32) -> Result<Watched, E:
         }
     }
     let p = mixed.iter().copied().fold(0.0, f64::max);
-    Ok(Watched { p, curve: mixed, frames: used, label: None })
+    Ok(Watched::by_recipe(p, mixed, used))
 }
 
 /// The longest spans halved until there are `count`.
@@ -297,12 +344,20 @@ fn reflect<E: Eyes>(eyes: &mut E, length_s: f64, frames: u32) -> Result<Watched,
     Ok(Watched { frames: used as u32 * WINDOW_FRAMES, ..watched })
 }
 
-/// The curve of an inquiry: its clips at its last reading, the rest at half of it, so that the
-/// order of videos is that of the readings and clips stand out within each.
-pub fn curve_of_inquiry(length_s: f64, p: f64, clips: &[(f64, f64)]) -> Vec<f64> {
-    let clips: Vec<(f64, f64, f64)> =
-        clips.iter().map(|&(start, end)| (start, end.max(start + STEP_S), p)).collect();
-    curve::from_intervals(length_s, p / 2.0, &clips)
+/// The curve of an inquiry: its clips at its last reading, what it suspected on the way at three
+/// quarters of it and the rest at half, so that the order of videos is that of the readings and clips
+/// stand out within each.
+fn curve_of_inquiry(
+    length_s: f64,
+    p: f64,
+    clips: &[(f64, f64)],
+    suspected: &[(f64, f64)],
+) -> Vec<f64> {
+    let spans = |of: &[(f64, f64)], score: f64| -> Vec<(f64, f64, f64)> {
+        of.iter().map(|&(start, end)| (start, end.max(start + STEP_S), score)).collect()
+    };
+    let intervals = [spans(suspected, p * 0.75), spans(clips, p)].concat();
+    curve::from_intervals(length_s, p / 2.0, &intervals)
 }
 
 #[cfg(test)]
@@ -345,7 +400,7 @@ mod tests {
 
     #[test]
     fn every_recipe_keeps_to_its_frames_and_covers_the_whole_video() {
-        for strategy in Strategy::ALL.into_iter().filter(|s| *s != Strategy::Active) {
+        for strategy in Strategy::ALL.into_iter().filter(|s| !s.is_inquiry()) {
             for frames in [8, 16, 24, 48] {
                 let (watched, eyes) = staged(strategy, frames);
                 assert!(eyes.shown <= frames, "{strategy:?} showed {} of {frames}", eyes.shown);
@@ -384,7 +439,7 @@ mod tests {
 
     #[test]
     fn an_inquirys_clips_stand_out_of_its_curve() {
-        let curve = curve_of_inquiry(2.0, 0.8, &[(0.5, 0.5)]);
-        assert_eq!(curve, [0.4, 0.8, 0.4, 0.4]);
+        let curve = curve_of_inquiry(2.0, 0.8, &[(0.5, 0.5)], &[(0.5, 1.5)]);
+        assert_eq!(curve, [0.4, 0.8, 0.8 * 0.75, 0.4]);
     }
 }

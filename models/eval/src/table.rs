@@ -53,6 +53,8 @@ pub struct Row {
     /// Mean over anomalous videos of the intersection over union of the moments scored above the
     /// threshold and the true ones.
     pub iou: Option<Estimate>,
+    /// Mean AEI utility of inquiries.
+    pub utility: Option<Estimate>,
     /// Mean number of frames shown to the policy.
     pub frames_used: Option<Estimate>,
     /// Stretches above the threshold that no anomaly touches, per hour.
@@ -104,8 +106,13 @@ pub struct Difference {
 }
 
 /// The metrics that differences are given of.
-const COMPARED: [(&str, Metric); 3] =
-    [("video_auc", video_auc), ("alias_auc", alias_auc), ("frame_auc", frame_auc)];
+const COMPARED: [(&str, Metric); 5] = [
+    ("video_auc", video_auc),
+    ("alias_auc", alias_auc),
+    ("frame_auc", frame_auc),
+    ("utility", utility),
+    ("frames_used", frames_used),
+];
 
 type Metric = fn(&Run, &[Truth], &[usize]) -> Option<f64>;
 
@@ -120,9 +127,8 @@ pub fn row(run: &Run, truths: &[Truth], threshold: f64) -> Row {
         alias_auc: of(alias_auc),
         video_auc: of(video_auc),
         iou: bootstrap(truths.len(), |rows| iou(run, truths, rows, threshold)),
-        frames_used: of(|run, _, rows| {
-            mean(rows.iter().map(|&i| f64::from(run.watched[i].frames)))
-        }),
+        utility: of(utility),
+        frames_used: of(frames_used),
         false_alarms_per_hour: bootstrap(truths.len(), |rows| {
             false_alarms(run, truths, rows, threshold)
         }),
@@ -162,23 +168,64 @@ fn label_right(run: &Run, truths: &[Truth], rows: &[usize]) -> Option<f64> {
     }))
 }
 
-/// What `a` has over `b`, of every metric that both have.
-pub fn differences(a: &Run, b: &Run, truths: &[Truth]) -> Vec<Difference> {
+/// What `a` has over `b`, of every metric that both have; each is one method with one budget, of one
+/// or several trainings, whose mean counts.
+pub fn differences(a: &[&Run], b: &[&Run], truths: &[Truth]) -> Vec<Difference> {
+    let (Some(first), Some(second)) = (a.first(), b.first()) else { return vec![] };
     COMPARED
         .into_iter()
         .filter_map(|(metric, of)| {
-            let difference = |rows: &[usize]| Some(of(a, truths, rows)? - of(b, truths, rows)?);
-            let estimate = bootstrap(truths.len(), difference)?;
-            let (a, b, frames) = (a.method.clone(), b.method.clone(), a.frames);
+            let of = |runs: &[&Run], rows: &[usize]| of_trainings(runs, truths, rows, of);
+            let estimate = bootstrap(truths.len(), |rows| Some(of(a, rows)? - of(b, rows)?))?;
+            let (a, b, frames) = (first.method.clone(), second.method.clone(), first.frames);
             Some(Difference { a, b, frames, metric, estimate })
         })
         .collect()
+}
+
+/// How much of what `oracle` has over `passive` in video AUC `active` has too.
+pub fn gap_closed(
+    active: &[&Run],
+    passive: &[&Run],
+    oracle: &[&Run],
+    truths: &[Truth],
+) -> Option<Estimate> {
+    bootstrap(truths.len(), |rows| {
+        let of = |runs| of_trainings(runs, truths, rows, video_auc);
+        let gap = of(oracle)? - of(passive)?;
+        (gap > 0.0).then_some((of(active)? - of(passive)?) / gap)
+    })
+}
+
+/// The fewest frames of those in `passive` with which its video AUC is that of `active`.
+pub fn frames_to_match(active: &[&Run], passive: &[&Run], truths: &[Truth]) -> Option<u32> {
+    let rows: Vec<usize> = (0..truths.len()).collect();
+    let reached = of_trainings(active, truths, &rows, video_auc)?;
+    let budgets: BTreeSet<u32> = passive.iter().map(|r| r.frames).collect();
+    budgets.into_iter().find(|&frames| {
+        let runs: Vec<&Run> = passive.iter().copied().filter(|r| r.frames == frames).collect();
+        of_trainings(&runs, truths, &rows, video_auc).is_some_and(|auc| auc >= reached)
+    })
+}
+
+fn of_trainings(runs: &[&Run], truths: &[Truth], rows: &[usize], of: Metric) -> Option<f64> {
+    let each: Option<Vec<f64>> = runs.iter().map(|run| of(run, truths, rows)).collect();
+    mean(each?.into_iter())
 }
 
 fn video_auc(run: &Run, truths: &[Truth], rows: &[usize]) -> Option<f64> {
     let scores: Vec<f64> = rows.iter().map(|&i| run.watched[i].p).collect();
     let truth: Vec<bool> = rows.iter().map(|&i| !truths[i].intervals.is_empty()).collect();
     roc_auc(&scores, &truth)
+}
+
+fn utility(run: &Run, _: &[Truth], rows: &[usize]) -> Option<f64> {
+    let each: Option<Vec<f64>> = rows.iter().map(|&i| run.watched[i].utility).collect();
+    mean(each?.into_iter())
+}
+
+fn frames_used(run: &Run, _: &[Truth], rows: &[usize]) -> Option<f64> {
+    mean(rows.iter().map(|&i| f64::from(run.watched[i].frames)))
 }
 
 fn alias_auc(run: &Run, truths: &[Truth], rows: &[usize]) -> Option<f64> {
@@ -244,7 +291,7 @@ mod tests {
         let watched = |(i, truth): (usize, &Truth)| {
             let p = score(i, truth);
             let curve = curve::from_intervals(10.0, p / 2.0, &[(2.0, 4.0, p)]);
-            Watched { p, curve, frames: 24, label: Some("fall".into()) }
+            Watched { p, curve, frames: 24, label: Some("fall".into()), utility: None }
         };
         let truths = truths();
         Run {
@@ -285,12 +332,28 @@ mod tests {
     fn a_difference_is_taken_on_the_same_videos() {
         let knows = run("knows", |_, t| if t.intervals.is_empty() { 0.1 } else { 0.9 });
         let guesses = run("guesses", |i, _| (i * 7 % 40) as f64 / 40.0);
-        let found = differences(&knows, &guesses, &truths());
+        let found = differences(&[&knows], &[&guesses], &truths());
         assert_eq!(
             found.iter().map(|d| d.metric).collect::<Vec<_>>(),
-            ["video_auc", "alias_auc", "frame_auc"]
+            ["video_auc", "alias_auc", "frame_auc", "frames_used"]
         );
         let video = &found[0].estimate;
         assert!(video.lo > 0.2 && video.value > video.lo && video.hi <= 1.0, "{video:?}");
+        let again = differences(&[&knows, &guesses], &[&guesses], &truths());
+        let half = again[0].estimate.value * 2.0;
+        assert!((half - video.value).abs() < 1e-9, "the mean of two trainings: {half} {video:?}");
+    }
+
+    #[test]
+    fn the_gap_to_the_oracle_and_the_frames_to_match_are_those_of_video_auc() {
+        let knows = run("knows", |_, t| if t.intervals.is_empty() { 0.1 } else { 0.9 });
+        let guesses = run("guesses", |i, _| (i * 7 % 40) as f64 / 40.0);
+        let (k, g) = ([&knows], [&guesses]);
+        assert_eq!(gap_closed(&k, &g, &k, &truths()).unwrap().value, 1.0);
+        assert_eq!(gap_closed(&g, &g, &k, &truths()).unwrap().value, 0.0);
+        assert_eq!(gap_closed(&k, &k, &k, &truths()), None, "there is no gap");
+        let more = Run { frames: 48, ..run("knows", |_, t| f64::from(t.intervals.len() as u8)) };
+        assert_eq!(frames_to_match(&k, &[&guesses, &more], &truths()), Some(48));
+        assert_eq!(frames_to_match(&k, &g, &truths()), None);
     }
 }

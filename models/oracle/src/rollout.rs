@@ -1,7 +1,7 @@
 //! Inquiries of a policy by itself, several about the same window, and what each was worth.
 
 use crate::{
-    Pupil, Segment, Task,
+    Pupil, Segment, Task, Teacher,
     episode::{on_grid, sees},
     harmful_intervals,
 };
@@ -9,7 +9,8 @@ use anyhow::{Context, Result};
 use engine::Sampling;
 use hal_sim::Scene;
 use policy::{
-    Effect, Input, Inquiry, SeenFrame, Truth, Utility, Verdict, Weights, fed_pieces, moments,
+    Action, Effect, Input, Inquiry, Outcome, SeenFrame, Truth, Utility, Verdict, Weights,
+    assistant_turn, fed_pieces, moments, parse_turn,
 };
 use serde::Serialize;
 
@@ -83,8 +84,38 @@ impl Pupil {
         weights: &Weights,
         pairs: &mut Vec<[f64; 2]>,
     ) -> Result<Rollout> {
+        let Conversation { outcome, segments, readings } =
+            self.converse(scene, task, sampling, None, pairs)?;
+        let truth = Truth { anomalous, intervals: None };
+        let most = task.setup(self.setup()).budgets.frames;
+        let utility = Utility::of(&outcome, &readings, &truth, most, weights);
+        let right = outcome.verdict.is_some_and(|v| (v == Verdict::Anomalous) == anomalous);
+        Ok(Rollout { segments, readings, right, frames: outcome.frames_used, utility })
+    }
+
+    /// An inquiry whose looks are chosen by one who knows the truth: the policy thinks and judges as
+    /// it does by itself, only where to look next is said for it. What a policy can gain from better
+    /// looks alone lies between this and its own inquiry.
+    ///
+    /// # Errors
+    /// If the template or the engine fails.
+    pub fn led(&self, task: &Task) -> Result<Outcome> {
+        let scene = task.scene();
+        let teacher = Teacher::new(&task.stories(&scene), task.from_s, (0.0, task.length_s));
+        let pairs = &mut vec![];
+        Ok(self.converse(&scene, task, Sampling::Greedy, Some(teacher), pairs)?.outcome)
+    }
+
+    fn converse(
+        &self,
+        scene: &Scene,
+        task: &Task,
+        sampling: Sampling,
+        mut guide: Option<Teacher>,
+        pairs: &mut Vec<[f64; 2]>,
+    ) -> Result<Conversation> {
         let setup = task.setup(self.setup());
-        let (lag, frames_max) = (setup.limits.pair_lag_s, setup.budgets.frames);
+        let lag = setup.limits.pair_lag_s;
         let mut attendance = self.attend(scene, task.scene.seed, task.from_s)?;
         attendance.sample(sampling);
         let (mut segments, mut readings, mut newest) = (vec![], vec![], vec![]);
@@ -94,6 +125,9 @@ impl Pupil {
             let input = match effect {
                 Effect::Observe(look) => {
                     newest = moments(&look, lag).into_iter().map(|p| p.map(on_grid)).collect();
+                    if let Some(teacher) = &mut guide {
+                        teacher.observe(&newest);
+                    }
                     let seen =
                         |&t_s: &f64| SeenFrame { id: String::new(), t_s, hash: String::new() };
                     Input::Observed { frames: newest.iter().flatten().map(seen).collect() }
@@ -112,23 +146,45 @@ impl Pupil {
                     newest.clear();
                     let p = attendance.reading()?;
                     readings.push(f64::from(p));
-                    let said = attendance.say(must_finish, max_tokens)?;
-                    before = format!("{before}{added}{}<|im_end|>", said.text);
-                    segments.push(Segment::Policy(said.text.clone()));
-                    Input::Said { text: said.text, tokens: said.tokens, p, elapsed_ms: 0 }
+                    let (text, tokens) = match guide.as_mut().map(|t| t.turn(!must_finish).2) {
+                        None => {
+                            let said = attendance.say(must_finish, max_tokens)?;
+                            (said.text, said.tokens)
+                        }
+                        Some(Action::Final(_)) => {
+                            let said = attendance.say(true, max_tokens)?;
+                            (said.text, said.tokens)
+                        }
+                        Some(look) => {
+                            let text = with_action(&attendance.would_say()?, &look);
+                            attendance.said(&text)?;
+                            (text, vec![])
+                        }
+                    };
+                    before = format!("{before}{added}{text}<|im_end|>");
+                    segments.push(Segment::Policy(text.clone()));
+                    Input::Said { text, tokens, p, elapsed_ms: 0 }
                 }
-                Effect::Finish(outcome) => {
-                    let truth = Truth { anomalous, intervals: None };
-                    let utility = Utility::of(&outcome, &readings, &truth, frames_max, weights);
-                    let right =
-                        outcome.verdict.is_some_and(|v| (v == Verdict::Anomalous) == anomalous);
-                    let frames = outcome.frames_used;
-                    return Ok(Rollout { segments, readings, right, frames, utility });
-                }
+                Effect::Finish(outcome) => return Ok(Conversation { outcome, segments, readings }),
             };
             (inquiry, effect) = inquiry.step(input);
         }
     }
+}
+
+/// An inquiry as it went.
+struct Conversation {
+    outcome: Outcome,
+    segments: Vec<Segment>,
+    readings: Vec<f64>,
+}
+
+/// A turn as it was said, but for its operator.
+fn with_action(said: &str, action: &Action) -> String {
+    let turn = parse_turn(said);
+    let (thought, hypothesis) =
+        turn.map_or_else(|_| Default::default(), |turn| (turn.thought, turn.hypothesis));
+    assistant_turn(&thought, &hypothesis.unwrap_or_default(), action)
 }
 
 /// The number of `pair` among those known, which it joins if it is new.

@@ -54,7 +54,11 @@ policy's own readings."""
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="lookback-train", description=__doc__)
-    parser.add_argument("command", choices=["nano"])
+    parser.add_argument(
+        "command",
+        choices=["nano", "tower"],
+        help="train the policy, or measure what the tower in --work sees",
+    )
     parser.add_argument("--tiny", action="store_true", help="a few minutes, to test the pipeline")
     parser.add_argument("--work", type=Path, default=ROOT / "models/train/work")
     parser.add_argument("--out", type=Path, default=ROOT / "models/nano")
@@ -72,7 +76,18 @@ def main() -> None:
         help="the baseline: the same tower and steps for uniform frames, without looks",
     )
     parser.add_argument("--until", choices=["perception", "sft", "export"], default="export")
+    splits = {"val": oracle.VAL, "test": oracle.TEST, "fresh": oracle.FRESH}
+    parser.add_argument("--split", choices=splits, default="val", help="of `tower`")
+    parser.add_argument("--videos", type=int, default=1000, help="of `tower`, 8 frame pairs each")
     given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    if given.command == "tower":
+        tower, start = given.work / "perception.pt", splits[given.split]
+        if not tower.exists():
+            raise SystemExit(f"there is no {tower}: train one with `lookback-train nano`")
+        binary = rust_program("lookback-oracle")
+        print(perception.measure(binary, tower, start, given.videos).table(tuple(LABELS)))
+        return
     plan = PLANS["tiny" if given.tiny else "full"]
     plan = Plan(
         given.perception_steps or plan.perception_steps,
@@ -86,7 +101,6 @@ def main() -> None:
         plan.idpo_windows,
         plan.idpo_steps,
     )
-    torch.set_num_threads(given.threads)
     peak = given.learning_rate
     run(plan, given.work, given.out, given.seed, given.until, given.init, peak, given.passive)
 
@@ -116,7 +130,7 @@ def run(
     figures = perception.measure(
         binary, weights, oracle.VAL, 100 if plan.perception_steps < 1000 else 400
     )
-    print(f"perception on val, AUC: {figures}", flush=True)
+    print(f"perception on val, AUC\n{figures.table(tuple(LABELS))}", flush=True)
     if until == "perception":
         return
     tokenizer = tokens.load(tokenizer_file)
@@ -196,6 +210,7 @@ def _rolled_out(plan: Plan) -> Callable[[int], None]:
     return progress
 
 
+# In the order in which the oracle counts the kinds.
 LABELS = {
     "fall": "A person fell.",
     "climb": "A person climbed over a fence.",

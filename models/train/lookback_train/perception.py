@@ -97,6 +97,15 @@ class Figures:
     shown: list[float]
     """Per kind: a transition of it, of either sort, against pairs that show none of it."""
 
+    def table(self, kinds: tuple[str, ...]) -> str:
+        """For people; `kinds` are their names."""
+        lines = [f"{name:>14} {value:.3f}" for name, value in self.classes.items()]
+        lines += [f"{'kind':>14} shown  harm or not"]
+        each = zip(kinds, self.shown, self.harm, strict=True)
+        lines += [f"{name:>14} {shown:.3f}  {harm:.3f}" for name, shown, harm in each]
+        mean = [float(np.nanmean(values)) for values in (self.shown, self.harm)]
+        return "\n".join([*lines, f"{'mean':>14} {mean[0]:.3f}  {mean[1]:.3f}"])
+
 
 def measure(binary: Path, weights: Path, start: int, seeds: int) -> Figures:
     """On `seeds` seeds from `start`."""
