@@ -74,7 +74,7 @@ pub(crate) fn plan_of(
     block: i64,
 ) -> Option<Plan> {
     let mut rng = Rng::new(seed, Purpose::Plan, block);
-    if !rng.chance(incidents.story_share()) {
+    if !rng.chance(incidents.story_share(block)) {
         return None;
     }
     if block.rem_euclid(2) == 0 {

@@ -1,8 +1,10 @@
 //! One training example: the transcript of a taught inquiry and the times of its frames.
 
 use crate::{
-    Dice, Pupil, Task, Teacher, harmful_intervals, pupil::Attendance, task::FRAME_S,
-    teacher::REACH_S,
+    Dice, Pupil, Task, Teacher, harmful_intervals,
+    pupil::Attendance,
+    task::FRAME_S,
+    teacher::{Left, REACH_S},
 };
 use anyhow::{Result, bail};
 use hal_sim::{IncidentKind, Scene, Story};
@@ -126,7 +128,8 @@ impl Lesson<'_> {
                     pairs.append(&mut newest);
                     let stray = match strays {
                         Strays::Drawn(share) if !must_finish && dice.unit() < share => {
-                            let (thought, hypothesis, action) = teacher.slip(&mut dice);
+                            let (thought, hypothesis, action) =
+                                teacher.slip(Left::of(&inquiry), &mut dice);
                             Some(assistant_turn(&thought, &hypothesis, &action))
                         }
                         Strays::Own(share, _) if !must_finish && dice.unit() < share => pupil
@@ -137,7 +140,7 @@ impl Lesson<'_> {
                         _ => None,
                     };
                     let mut taught = teacher.clone();
-                    let (thought, hypothesis, action) = taught.turn(!must_finish);
+                    let (thought, hypothesis, action) = taught.turn(Left::of(&inquiry));
                     let right = assistant_turn(&thought, &hypothesis, &action);
                     let finished = stray.is_none() && matches!(action, Action::Final(_));
                     let text = stray.clone().unwrap_or_else(|| right.clone());

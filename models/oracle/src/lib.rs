@@ -17,4 +17,4 @@ pub use episode::{Episode, Lesson, Segment, Strays, sees};
 pub use pupil::Pupil;
 pub use rollout::{Rollout, Rollouts};
 pub use task::{LONGEST_S, Task, WINDOW_S, harmful_intervals, start_of};
-pub use teacher::{Teacher, kind_words};
+pub use teacher::{Left, Teacher, kind_words};

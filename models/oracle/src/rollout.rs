@@ -4,6 +4,7 @@ use crate::{
     Pupil, Segment, Task, Teacher,
     episode::{on_grid, sees},
     harmful_intervals,
+    teacher::Left,
 };
 use anyhow::{Context, Result};
 use engine::Sampling;
@@ -146,7 +147,8 @@ impl Pupil {
                     newest.clear();
                     let p = attendance.reading()?;
                     readings.push(f64::from(p));
-                    let (text, tokens) = match guide.as_mut().map(|t| t.turn(!must_finish).2) {
+                    let (text, tokens) = match guide.as_mut().map(|t| t.turn(Left::of(&inquiry)).2)
+                    {
                         None => {
                             let said = attendance.say(must_finish, max_tokens)?;
                             (said.text, said.tokens)

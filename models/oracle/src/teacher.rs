@@ -2,7 +2,7 @@
 
 use crate::Dice;
 use hal_sim::{IncidentKind, Story};
-use policy::{Action, ClipHypothesis, Final, FinalClip, Hypothesis, Verdict};
+use policy::{Action, ClipHypothesis, Final, FinalClip, Hypothesis, Inquiry, Verdict};
 
 /// A pair seen, by the mean of its times (seconds within the stretch), and in which observation.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +18,33 @@ pub struct Teacher {
     seen: Vec<Seen>,
     observations: u32,
     held: (f64, f64),
+    left: Left,
+}
+
+/// What may still be spent on looks.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Left {
+    /// Frames.
+    pub frames: u32,
+    /// Looks: turns but for the last, which is the verdict.
+    pub looks: u32,
+}
+
+impl Left {
+    /// What `inquiry` has left.
+    pub fn of(inquiry: &Inquiry) -> Self {
+        Self { frames: inquiry.frames_left(), looks: inquiry.turns_left().saturating_sub(1) }
+    }
+
+    /// Frames of the next look, so that they last for all looks: few frames find a moment soonest if
+    /// each look halves what is unknown; with many, a denser look needs fewer turns.
+    fn per_look(self) -> u32 {
+        match self.frames / self.looks.max(1) {
+            0..3 => 2,
+            3..7 => 4,
+            _ => 8,
+        }
+    }
 }
 
 /// A story in seconds within the stretch, and what the teacher has made of it.
@@ -54,7 +81,7 @@ impl Teacher {
                 confirmed: false,
             })
             .collect();
-        Self { stories, seen: vec![], observations: 0, held }
+        Self { stories, seen: vec![], observations: 0, held, left: Left::default() }
     }
 
     /// Takes note of the pairs of an observation.
@@ -65,8 +92,10 @@ impl Teacher {
         self.seen.sort_by(|a, b| a.t.total_cmp(&b.t));
     }
 
-    /// The next turn: thought, hypothesis, operator. `may_look`: whether the budget has a look left.
-    pub fn turn(&mut self, may_look: bool) -> (String, Hypothesis, Action) {
+    /// The next turn: thought, hypothesis, operator.
+    pub fn turn(&mut self, left: Left) -> (String, Hypothesis, Action) {
+        self.left = left;
+        let may_look = left.looks > 0 && left.frames >= 2;
         let harm = self.stories.iter().position(|s| s.harmful && self.shown(s));
         // One pair in a transition is thin evidence: look closer once. What clears is
         // looked at as closely as what accuses, or the closer look alone would tell the verdict.
@@ -87,14 +116,14 @@ impl Teacher {
                 return turn;
             }
             self.stories[i].given_up = true;
-            return self.turn(may_look);
+            return self.turn(left);
         }
         self.normal_turn()
     }
 
     /// A turn as a policy that has not looked well would take it: a suspicion of any kind about any
     /// moment seen, and a look back from it or around it.
-    pub fn slip(&self, dice: &mut Dice) -> (String, Hypothesis, Action) {
+    pub fn slip(&self, left: Left, dice: &mut Dice) -> (String, Hypothesis, Action) {
         let kind = IncidentKind::ALL[dice.below(IncidentKind::ALL.len())];
         let words = kind_words(kind);
         let at = policy::tenth(self.seen.get(dice.below(self.seen.len())).map_or(1.0, |s| s.t));
@@ -110,12 +139,14 @@ impl Teacher {
         if at > CLOSE_S && dice.unit() < 0.6 {
             let thought = format!("{} at {at:.1}, how it began is not seen", words.state);
             let span = SPANS_S[dice.below(4)];
-            return (thought, hypothesis, Action::Backtrack { anchor: at, span, frames: 8 });
+            let frames = left.per_look();
+            return (thought, hypothesis, Action::Backtrack { anchor: at, span, frames });
         }
         let moved = if dice.unit() < 0.5 { words.harm } else { words.harmless };
         let thought = format!("{moved} at {at:.1}, seen once");
         let (start, end) = (policy::tenth(start), policy::tenth(end));
-        (thought, hypothesis, Action::Sample { start, end, frames: 8 })
+        let frames = left.per_look();
+        (thought, hypothesis, Action::Sample { start, end, frames })
     }
 
     fn shown(&self, story: &Known) -> bool {
@@ -161,7 +192,12 @@ impl Teacher {
         if gap <= CLOSE_S {
             return None;
         }
-        let span = SPANS_S.into_iter().find(|s| *s >= gap - 0.3).unwrap_or(64.0);
+        let frames = self.left.per_look();
+        // A dense look covers the whole gap; a sparse one is to halve it, its pairs lying midway.
+        let covering = SPANS_S.into_iter().find(|s| *s >= gap - 0.3);
+        let off = |span: &f64| (span / gap).ln().abs();
+        let nearest = SPANS_S.into_iter().min_by(|a, b| off(a).total_cmp(&off(b)));
+        let span = if frames < 8 { nearest } else { covering }.unwrap_or(64.0);
         let words = kind_words(story.kind);
         let suspicion = format!("{} at {:.1}, how it began is not seen", words.state, first.t);
         let thought = match self.just_cleared() {
@@ -169,7 +205,7 @@ impl Teacher {
             None => suspicion,
         };
         let hypothesis = Hypothesis { clips: vec![self.clip(story, "onset")], video_p: None };
-        let action = Action::Backtrack { anchor: policy::tenth(first.t), span, frames: 8 };
+        let action = Action::Backtrack { anchor: policy::tenth(first.t), span, frames };
         Some((thought, hypothesis, action))
     }
 
@@ -192,7 +228,7 @@ impl Teacher {
         let action = Action::Sample {
             start: policy::tenth((at - 1.0).max(self.held.0)),
             end: policy::tenth((at + 1.0).min(self.held.1)),
-            frames: 8,
+            frames: self.left.per_look(),
         };
         (thought, Hypothesis { clips, video_p: None }, action)
     }

@@ -214,7 +214,7 @@ impl Inquiry {
         let mut content = Vec::new();
         let opening = self.steps.is_empty();
         let mut line = if opening {
-            opening_line(&self.setup)
+            opening_line(&self.setup, self.frames_left(), self.turns_left())
         } else {
             let number = self.steps.len() as u32 + 1;
             observation_line(number, &self.pending.look, self.frames_left(), self.turns_left())
@@ -368,11 +368,13 @@ impl Inquiry {
         })
     }
 
-    fn frames_left(&self) -> u32 {
+    /// Frames that may still be looked at.
+    pub fn frames_left(&self) -> u32 {
         self.setup.budgets.frames.saturating_sub(self.frames)
     }
 
-    fn turns_left(&self) -> u32 {
+    /// Turns that may still be taken, the verdict among them.
+    pub fn turns_left(&self) -> u32 {
         self.setup.budgets.turns.saturating_sub(self.turns)
     }
 
@@ -463,9 +465,10 @@ fn numbers(list: &[u32]) -> String {
     format!("[{}]", texts.join(","))
 }
 
-fn opening_line(setup: &Setup) -> String {
+fn opening_line(setup: &Setup, frames_left: u32, turns_left: u32) -> String {
     let (start, end) = setup.window;
     let mut line = format!("{}\nWindow {start:.1} to {end:.1}.", setup.question);
+    line.push_str(&format!(" {frames_left} frames and {turns_left} turns left."));
     if let Some(woken) = setup.woken_at {
         line.push_str(&format!(" Woken at {woken:.1}."));
     }
