@@ -58,12 +58,12 @@ def stream_pairs(
     """One record per seed in `[start, start + count)`."""
     arguments = ["pairs", "--from", str(start), "--count", str(count), "--pairs", str(pairs)]
     with _Stream(binary, arguments) as pipe:
-        while (header := _header(pipe)) is not None:
+        while (header := read_header(pipe)) is not None:
             n = header["pairs"]
-            frames = _bytes(pipe, n * 2 * HEIGHT * WIDTH).reshape(n, 2, HEIGHT, WIDTH)
-            cells = _bytes(pipe, n * n_classes * CELL_ROWS * CELL_COLUMNS)
+            frames = read_bytes(pipe, n * 2 * HEIGHT * WIDTH).reshape(n, 2, HEIGHT, WIDTH)
+            cells = read_bytes(pipe, n * n_classes * CELL_ROWS * CELL_COLUMNS)
             cells = cells.reshape(n, n_classes, CELL_ROWS, CELL_COLUMNS)
-            yield Pairs(frames, cells, _bytes(pipe, n * KINDS).reshape(n, KINDS))
+            yield Pairs(frames, cells, read_bytes(pipe, n * KINDS).reshape(n, KINDS))
 
 
 def stream_traces(
@@ -102,9 +102,9 @@ def stream_rollouts(
 
 def _traces(binary: Path, arguments: list[str], frames: bool) -> Iterator[Trace]:
     with _Stream(binary, arguments + ([] if frames else ["--no-frames"])) as pipe:
-        while (episode := _header(pipe)) is not None:
+        while (episode := read_header(pipe)) is not None:
             n = len(episode["pairs"]) if frames else 0
-            luma = _bytes(pipe, n * 2 * HEIGHT * WIDTH).reshape(n, 2, HEIGHT, WIDTH)
+            luma = read_bytes(pipe, n * 2 * HEIGHT * WIDTH).reshape(n, 2, HEIGHT, WIDTH)
             yield Trace(episode, luma)
 
 
@@ -128,14 +128,16 @@ class _Stream:
             raise RuntimeError(f"{' '.join(self.arguments)} ended with code {code}")
 
 
-def _header(pipe: IO[bytes]) -> dict | None:
+def read_header(pipe: IO[bytes]) -> dict | None:
+    """The JSON that begins a record, or None at the end."""
     length = pipe.read(4)
     if len(length) < 4:
         return None
     return json.loads(pipe.read(struct.unpack("<I", length)[0]))
 
 
-def _bytes(pipe: IO[bytes], length: int) -> np.ndarray:
+def read_bytes(pipe: IO[bytes], length: int) -> np.ndarray:
+    """So many bytes of a record, u8."""
     data = pipe.read(length)
     if len(data) != length:
         raise EOFError("the oracle ended in the middle of a record")
