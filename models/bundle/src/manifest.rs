@@ -125,6 +125,9 @@ pub struct Inquiry {
     pub max_stretch_s: f64,
     /// Length in seconds of the window before the wake.
     pub look_back_s: f64,
+    /// Whether the policy is told with its glance what it may spend, as it was in training.
+    #[serde(default)]
+    pub tell_budget: bool,
 }
 
 /// Scores at which an event reaches a level, 0 to 1.

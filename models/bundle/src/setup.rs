@@ -18,6 +18,7 @@ impl Manifest {
             system: self.prompts.system.clone(),
             question: self.prompts.question.clone(),
             normal: String::new(),
+            tell_budget: self.inquiry.tell_budget,
             glance_frames: self.inquiry.glance_frames as u32,
             limits: Limits {
                 frames_per_look: FRAMES_PER_LOOK,

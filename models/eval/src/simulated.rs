@@ -34,9 +34,10 @@ pub struct SimArguments {
     /// How many videos.
     #[arg(long, default_value_t = 200)]
     videos: u64,
-    /// Length of each, in seconds. The camera's own window is 122.
-    #[arg(long, default_value_t = 240.0)]
-    seconds: f64,
+    /// Length of each, in seconds. The camera's own window is 122. If left out, 240, or what the
+    /// policy was made for if that is less.
+    #[arg(long)]
+    seconds: Option<f64>,
     /// How often something happens: every minute (`often`), every three minutes or so and then
     /// harmful as often as not (`sometimes`), every seven (`rare`), or only what looks like it
     /// (`none`).
@@ -108,6 +109,9 @@ impl From<IncidentsName> for Incidents {
     }
 }
 
+/// Length of a video that nothing else is said of.
+const USUAL_S: f64 = 240.0;
+
 /// What is printed.
 #[derive(Serialize)]
 struct Table {
@@ -152,12 +156,13 @@ pub fn run(arguments: &SimArguments) -> Result<()> {
     let manifest = &bundle.manifest;
     let budgets = crate::budgets(&arguments.frames, manifest.inquiry.max_frames as u32)?;
     let plans = plans(arguments, &budgets)?;
-    let (length_s, incidents) = (arguments.seconds, Incidents::from(arguments.incidents));
+    let longest_s = manifest.inquiry.max_stretch_s;
+    let length_s = arguments.seconds.unwrap_or(longest_s.min(USUAL_S));
+    let incidents = Incidents::from(arguments.incidents);
     ensure!(length_s >= 1.0, "--seconds {length_s} is too short to show anything");
     ensure!(
-        length_s <= manifest.inquiry.max_stretch_s,
-        "--seconds {length_s} is longer than the {} s that the policy in '{}' was made for",
-        manifest.inquiry.max_stretch_s,
+        length_s <= longest_s,
+        "--seconds {length_s} is longer than the {longest_s} s that the policy in '{}' was made for",
         arguments.bundle.display()
     );
     let threshold = arguments.threshold.unwrap_or(manifest.thresholds.notice);

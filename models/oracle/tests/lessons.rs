@@ -18,6 +18,7 @@ fn lesson_with(seed: u64, strays: Strays<'_>, passive: bool) -> Episode {
         system: "Watch.".into(),
         question: "Is anything wrong?".into(),
         normal: String::new(),
+        tell_budget: true,
         glance_frames: 16,
         limits: Limits { frames_per_look: 16, frames_default: 8, pair_lag_s: 0.5 },
         budgets: Budgets::default(),

@@ -46,6 +46,8 @@ pub struct Setup {
     pub question: String,
     /// What is normal here, in the installer's words; may be empty.
     pub normal: String,
+    /// Whether the policy is told with the glance what it may spend.
+    pub tell_budget: bool,
     /// Frames of the glance.
     pub glance_frames: u32,
     /// What one operator may ask for.
@@ -468,7 +470,9 @@ fn numbers(list: &[u32]) -> String {
 fn opening_line(setup: &Setup, frames_left: u32, turns_left: u32) -> String {
     let (start, end) = setup.window;
     let mut line = format!("{}\nWindow {start:.1} to {end:.1}.", setup.question);
-    line.push_str(&format!(" {frames_left} frames and {turns_left} turns left."));
+    if setup.tell_budget {
+        line.push_str(&format!(" {frames_left} frames and {turns_left} turns left."));
+    }
     if let Some(woken) = setup.woken_at {
         line.push_str(&format!(" Woken at {woken:.1}."));
     }

@@ -12,6 +12,7 @@ fn setup() -> Setup {
         system: "Watch.".into(),
         question: "Is anything wrong?".into(),
         normal: String::new(),
+        tell_budget: false,
         glance_frames: 8,
         limits: Limits { frames_per_look: 16, frames_default: 8, pair_lag_s: 0.5 },
         budgets: Budgets { turns: 4, frames: 32, tokens: 100, wall_ms: 1000 },
@@ -209,4 +210,22 @@ fn any_turn() -> impl Strategy<Value = String> {
         Just(say(&last(Verdict::Anomalous))),
         "[\\x00-\\x7f]{0,40}".prop_map(|t| format!("<tool_call>{t}</tool_call>")),
     ]
+}
+
+#[test]
+fn a_policy_that_learnt_to_reckon_is_told_what_it_may_spend() {
+    let opening = |tell_budget| {
+        let (inquiry, effect) = Inquiry::begin(Setup { tell_budget, ..setup() });
+        let Effect::Observe(look) = effect else { panic!("an inquiry begins with a glance") };
+        let seen = |&t_s: &f64| SeenFrame { id: String::new(), t_s, hash: String::new() };
+        let frames = moments(&look, 0.5).iter().flatten().map(seen).collect();
+        let (inquiry, _) = inquiry.step(Input::Observed { frames });
+        inquiry.messages()[1].content[0].clone()
+    };
+    let text = |said: &str| Content::Text { text: format!("Is anything wrong?\n{said}\n") };
+    assert_eq!(opening(false), text("Window 0.0 to 122.0. Woken at 120.0."));
+    assert_eq!(
+        opening(true),
+        text("Window 0.0 to 122.0. 24 frames and 4 turns left. Woken at 120.0.")
+    );
 }
