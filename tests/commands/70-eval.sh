@@ -3,7 +3,7 @@
 # shellcheck source=tests/commands/begin.sh
 . "$(dirname "${BASH_SOURCE[0]}")/begin.sh"
 
-sim_json() { timeout 300 "$eval_tool" sim --bundle "$nano" --videos 6 --seconds 60 --frames 16 --json >sim.json; }
+sim_json() { timeout 300 "$eval_tool" sim --bundle "$nano" --videos 6 --seconds 60 --incidents often --frames 16 --json >sim.json; }
 check '`lookback-eval sim --json` watches simulated videos by every method' sim_json
 holds 'it is one object with a row for each method, and what the inquiry has over each other' sim.json '
     len(rows) == 1 and rows[0]["videos"] == 6

@@ -152,10 +152,10 @@ struct Plan {
 /// If there is nothing to measure, a bundle is refused, or a policy fails.
 pub fn run(arguments: &SimArguments) -> Result<()> {
     ensure!(arguments.videos > 0, "--videos 0 leaves nothing to measure; ask for at least one");
+    let strategies = crate::strategies(&arguments.methods)?;
     let bundle = open(&arguments.bundle)?;
     let manifest = &bundle.manifest;
     let budgets = crate::budgets(&arguments.frames, manifest.inquiry.max_frames as u32)?;
-    let plans = plans(arguments, &budgets)?;
     let longest_s = manifest.inquiry.max_stretch_s;
     let length_s = arguments.seconds.unwrap_or(longest_s.min(USUAL_S));
     let incidents = Incidents::from(arguments.incidents);
@@ -165,6 +165,7 @@ pub fn run(arguments: &SimArguments) -> Result<()> {
         "--seconds {length_s} is longer than the {longest_s} s that the policy in '{}' was made for",
         arguments.bundle.display()
     );
+    let plans = plans(strategies, arguments, &budgets)?;
     let threshold = arguments.threshold.unwrap_or(manifest.thresholds.notice);
     let first = Split::from(arguments.split).first_seed() + arguments.seed_base;
     let seeds = first..first + arguments.videos;
@@ -210,8 +211,11 @@ pub fn run(arguments: &SimArguments) -> Result<()> {
 
 /// Every method at every budget, of every training that there is. The passive policy is tried with
 /// more frames than were asked for too: with how many it is as good as the inquiry is the question.
-fn plans(arguments: &SimArguments, budgets: &[u32]) -> Result<Vec<Plan>> {
-    let strategies = crate::strategies(&arguments.methods)?;
+fn plans(
+    strategies: Vec<Strategy>,
+    arguments: &SimArguments,
+    budgets: &[u32],
+) -> Result<Vec<Plan>> {
     let all = arguments.methods.iter().any(|m| m == "all");
     let mut plans = vec![];
     for strategy in strategies {
