@@ -64,6 +64,10 @@ resumes() {
         cmp before.jsonl ucf-crime.jsonl && cmp before.json ucf-crime.json
 }
 check 'called again it watches nothing twice and says the same' resumes
+refuses 1 "'oracle' is a method of" 'a method that needs the truth of a simulation is refused' \
+    "$eval_tool" ucf-crime --root films --annotations ucf.txt --bundle "$nano" --results y.jsonl --methods oracle
+check 'all methods are those that a video file allows' films ucf-crime ucf.txt --methods all
+holds 'seven of them' ucf-crime.json 'len(rows[0]["rows"]) == 7'
 check '`xd-violence` finds normal videos by their names' films xd-violence xd.txt
 holds 'one of each' xd-violence.json 'rows[0]["videos"] == 2 and rows[0]["anomalous"] == 1 and rows[0]["fps"] == 24'
 check '`ubnormal` reads the folder of its scenes' films ubnormal annotations

@@ -4,7 +4,7 @@
 mod benchmark;
 mod simulated;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use benchmark::{Benchmark, BenchmarkArguments, Policy};
 use bundle::Bundle;
 use clap::{Parser, Subcommand};
@@ -79,7 +79,14 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
 }
 
 fn on_films(benchmark: Benchmark, arguments: &BenchmarkArguments) -> Result<()> {
-    let strategies = strategies(&arguments.methods)?;
+    let mut strategies = strategies(&arguments.methods)?;
+    let here = |s: &Strategy| *s == Strategy::Active || !s.is_inquiry();
+    if arguments.methods.iter().any(|m| m == "all") {
+        strategies.retain(here);
+    }
+    if let Some(other) = strategies.iter().find(|s| !here(s)) {
+        bail!("'{}' is a method of `sim` only; leave it out", other.name());
+    }
     let bundle = open(&arguments.bundle)?;
     let manifest = &bundle.manifest;
     let own = manifest.inquiry.max_frames as u32;

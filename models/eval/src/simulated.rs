@@ -38,9 +38,9 @@ pub struct SimArguments {
     /// policy was made for if that is less.
     #[arg(long)]
     seconds: Option<f64>,
-    /// How often something happens: every minute (`often`), every three minutes or so and then
-    /// harmful as often as not (`sometimes`), every seven (`rare`), or only what looks like it
-    /// (`none`).
+    /// How often something happens: nearly every minute (`often`), every other minute and then
+    /// harmful three times in ten (`sometimes`), every seven minutes or so (`rare`), or only what
+    /// looks like it (`none`).
     #[arg(long, value_enum, default_value = "sometimes")]
     incidents: IncidentsName,
     /// Methods, separated by commas, or `all`.

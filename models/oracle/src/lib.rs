@@ -16,5 +16,5 @@ pub use dice::Dice;
 pub use episode::{Episode, Lesson, Segment, Strays, sees};
 pub use pupil::Pupil;
 pub use rollout::{Rollout, Rollouts};
-pub use task::{LONGEST_S, Task, WINDOW_S, harmful_intervals, start_of};
+pub use task::{Task, WINDOW_S, harmful_intervals, start_of};
 pub use teacher::{Left, Teacher, kind_words};

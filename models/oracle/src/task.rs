@@ -7,7 +7,7 @@ use policy::{Budgets, Setup, glance_within};
 /// Length of the camera's window in seconds: the default look-back and settle times.
 pub const WINDOW_S: f64 = 122.0;
 /// Length of the longest stretch in seconds.
-pub const LONGEST_S: f64 = 244.0;
+const LONGEST_S: f64 = 244.0;
 /// The camera's rate: frames exist only at multiples of this many seconds.
 pub(crate) const FRAME_S: f64 = 0.125;
 /// Shortest stretch in seconds: a camera that has just been switched on, or a clip.
