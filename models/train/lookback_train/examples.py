@@ -21,6 +21,8 @@ from .tower import GRID, TOKENS, Trunk, normalise
 TOLD = 255
 """What a pair shows is not asked once a thought has said how something came about: it would be
 read there, and not seen."""
+HARM, HARMLESS = 2, 3
+"""What a pair shows of a kind when it shows the transition."""
 TELLING = ("seen once", ", harmless")
 THOUGHT = 4.0
 """Weight of a thought's tokens; the hypothesis and the operator that follow mostly copy them."""
@@ -181,12 +183,11 @@ def render_shards(
     pupil: Path | None = None,
     passive: bool = False,
 ) -> None:
-    """Fills `folder` with the shards of these numbers, in a process of its own; resumes.
+    """Fills `folder` with the shards of these numbers; resumes.
 
     With a `pupil`, a bundle of the policy in training, it goes some of its own way in all of them;
     `passive` lessons are about the glance alone.
     """
-    torch.set_num_threads(1)
     trunk = Trunk()
     trunk.load_state_dict(torch.load(weights, weights_only=True)["trunk"])
     folder.mkdir(parents=True, exist_ok=True)
@@ -208,10 +209,15 @@ def render_shards(
 
 
 def render_in_background(*arguments: object) -> BaseProcess:
-    """`render_shards` beside the training loop."""
-    process = get_context("spawn").Process(target=render_shards, args=arguments, daemon=True)
+    """`render_shards` beside the training loop, on one thread."""
+    process = get_context("spawn").Process(target=_render_beside, args=arguments, daemon=True)
     process.start()
     return process
+
+
+def _render_beside(*arguments: object) -> None:
+    torch.set_num_threads(1)
+    render_shards(*arguments)
 
 
 class DataSet:
@@ -248,6 +254,8 @@ class Batch:
     probe_rows: Tensor
     probe_places: Tensor
     probe_truth: Tensor
+    probe_shown: Tensor
+    """Whether harm has been shown by then."""
     pad_rows: Tensor
     pad_places: Tensor
     pair_rows: Tensor
@@ -263,8 +271,8 @@ def collate(chosen: list[Example], features: Features, pad: int) -> Batch:
     ids = np.zeros((len(chosen), longest), np.int64)
     positions = np.zeros((len(chosen), longest, 3), np.int64)
     learnt = np.zeros((len(chosen), longest), np.float32)
-    probe_rows, probe_places, truth, pad_rows, pad_places = [], [], [], [], []
-    pair_rows, pair_places = [], []
+    probe_rows, probe_places, truth, shown = [], [], [], []
+    pad_rows, pad_places, pair_rows, pair_places = [], [], [], []
     for row, e in enumerate(chosen):
         n = len(e.ids)
         ids[row, :n], positions[row, :n], learnt[row, :n] = e.ids, e.positions, e.learnt
@@ -274,8 +282,11 @@ def collate(chosen: list[Example], features: Features, pad: int) -> Batch:
         places = np.flatnonzero(e.ids == pad)
         pad_rows += [row] * len(places)
         pad_places += places.tolist()
+        ends = places[e.ids[places + 1] != pad] + 1
         pair_rows += [row] * len(e.pairs)
-        pair_places += (places[e.ids[places + 1] != pad] + 1).tolist()
+        pair_places += ends.tolist()
+        harm = ends[(e.sees == HARM).any(1)]
+        shown += [float((harm < place).any()) for place in e.probes]
     return Batch(
         torch.from_numpy(ids),
         torch.from_numpy(positions),
@@ -283,6 +294,7 @@ def collate(chosen: list[Example], features: Features, pad: int) -> Batch:
         torch.tensor(probe_rows),
         torch.tensor(probe_places),
         torch.tensor(truth),
+        torch.tensor(shown),
         torch.tensor(pad_rows),
         torch.tensor(pad_places),
         torch.tensor(pair_rows),

@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=ROOT / "models/train/work")
     parser.add_argument("--out", type=Path, default=ROOT / "models/nano")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="(default: all)")
     parser.add_argument("--perception-steps", type=int)
     parser.add_argument("--sft-steps", type=int)
     parser.add_argument("--shards", type=int)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .decoder import Decoder, Shape
-from .examples import TOLD, Batch, DataSet, Example, collate
+from .examples import HARM, HARMLESS, TOLD, Batch, DataSet, Example, collate
 from .oracle import KINDS, SIGHTS
 from .perception import auc
 from .tower import TOKENS, Merger, Perception
@@ -28,7 +28,10 @@ WORDS_WEIGHT = 4.0
 """Most of the policy's tokens are forced or plain; the few that carry meaning share their mean."""
 SIGHT_WEIGHTS = torch.tensor([0.3, 1.0, 3.0, 3.0])
 """Transitions are rare, and they are what tells."""
+HARM_WEIGHT = 0.5
 TIME_WEIGHT = 0.5
+PARTS = ("words", "probe", "sight", "harm", "shown", "when")
+"""Of the losses, as they are printed."""
 FIRST_SHARD_WAIT_S = 5.0
 OWN_WEIGHT = 2.0
 """How much oftener an episode is drawn in which the policy went its own way."""
@@ -45,6 +48,9 @@ class Policy(nn.Module):
         # that the layers above can use it. Without it the policy learns its grammar long before it
         # learns to look.
         self.sight = nn.Linear(shape.hidden, KINDS * SIGHTS)
+        # Whether harm has been shown by now, read where the verdict is. The verdict's own truth is
+        # a noisy teacher: in two of five harmful windows no look has met the harm.
+        self.shown = nn.Linear(shape.hidden, 1)
         # And when: seconds and tenths, as the tokens that stand before the pair. What is seen and
         # when it was then lie in one place, and to name the time of a sight is one look back.
         self.when = nn.ModuleList(nn.Linear(shape.hidden, shape.hidden) for _ in range(2))
@@ -68,17 +74,20 @@ class Losses:
     words: Tensor
     probe: Tensor
     sight: Tensor
+    harm: Tensor
+    shown: Tensor
     when: Tensor
     p: Tensor
     """The probes' P(yes), `[probes]`."""
 
     def total(self) -> Tensor:
         """What is trained on."""
-        return WORDS_WEIGHT * self.words + self.probe + self.sight + TIME_WEIGHT * self.when
+        seen = self.sight + HARM_WEIGHT * (self.harm + self.shown)
+        return WORDS_WEIGHT * self.words + self.probe + seen + TIME_WEIGHT * self.when
 
     def parts(self) -> np.ndarray:
-        """Words, probe, sight, when."""
-        return np.array([x.item() for x in (self.words, self.probe, self.sight, self.when)])
+        """All of them, in the order of `PARTS`."""
+        return np.array([getattr(self, part).item() for part in PARTS])
 
 
 def losses(
@@ -95,15 +104,23 @@ def losses(
     margin = at_probe[:, yes_no[0]] - at_probe[:, yes_no[1]]
     probe = F.binary_cross_entropy_with_logits(margin, batch.probe_truth)
     at_pair = middle[batch.pair_rows, batch.pair_places]
-    shown = policy.sight(at_pair).view(-1, SIGHTS)
-    sight = F.cross_entropy(shown, batch.sees.flatten(), SIGHT_WEIGHTS, ignore_index=TOLD)
+    sights, sees = policy.sight(at_pair).view(-1, SIGHTS), batch.sees.flatten()
+    sight = F.cross_entropy(sights, sees, SIGHT_WEIGHTS, ignore_index=TOLD)
+    # Harm from its harmless twin: a twentieth of what the sights are asked, and all that matters.
+    either = (sees == HARM) | (sees == HARMLESS)
+    harmful = sights[either, HARM] - sights[either, HARMLESS]
+    is_harm = (sees[either] == HARM).float()
+    harm = F.binary_cross_entropy_with_logits(harmful, is_harm, reduction="sum")
+    harm = harm / max(len(is_harm), 1)
+    shown = policy.shown(hidden[batch.probe_rows, batch.probe_places]).squeeze(1)
+    shown = F.binary_cross_entropy_with_logits(shown, batch.probe_shown)
     when = torch.stack(
         [
             F.cross_entropy(policy.decoder.logits(head(at_pair)), stamp)
             for head, stamp in zip(policy.when, stamps(batch), strict=True)
         ]
     ).mean()
-    return Losses(words, probe, sight, when, torch.sigmoid(margin)), hidden
+    return Losses(words, probe, sight, harm, shown, when, torch.sigmoid(margin)), hidden
 
 
 def stamps(batch: Batch) -> tuple[Tensor, Tensor]:
@@ -113,6 +130,23 @@ def stamps(batch: Batch) -> tuple[Tensor, Tensor]:
     """
     start = batch.pair_places - TOKENS - 1
     return batch.ids[batch.pair_rows, start - 3], batch.ids[batch.pair_rows, start - 2]
+
+
+def optimisers_of(policy: Policy) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the decoder's layers, AdamW for the rest.
+
+    Muon's steps are scaled to the size of AdamW's, so that both follow one learning rate (Liu et
+    al., Muon is Scalable for LLM Training, 2025).
+    """
+    hidden = [p for p in policy.decoder.layers.parameters() if p.ndim == 2]
+    matrices = {id(p) for p in hidden}
+    others = [p for p in policy.parameters() if id(p) not in matrices]
+    return [
+        torch.optim.Muon(
+            hidden, learning_rate(0.0), weight_decay=0.05, adjust_lr_fn="match_rms_adamw"
+        ),
+        torch.optim.AdamW(others, learning_rate(0.0), (0.9, 0.98), weight_decay=0.05),
+    ]
 
 
 def learning_rate(done: float, peak: float = LEARNING_RATE) -> float:
@@ -145,14 +179,13 @@ def train(
     rng = np.random.default_rng(seed)
     perception.eval()
     policy = Policy(shape, perception.head.out_channels, dropout)
-    optimiser = torch.optim.AdamW(
-        policy.parameters(), learning_rate(0.0), (0.9, 0.98), weight_decay=0.05
-    )
+    optimisers = optimisers_of(policy)
     done = 0
     if out.exists():
         state = torch.load(out, weights_only=True)
         policy.load_state_dict(state["policy"])
-        optimiser.load_state_dict(state["optimiser"])
+        for optimiser, before in zip(optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(before)
         done = state["step"]
     elif init is not None:
         own = policy.state_dict()
@@ -163,7 +196,7 @@ def train(
     pad = data.tokenizer.token_to_id("<|video_pad|>")
     while data.refresh() < BATCH * BUCKET:
         time.sleep(FIRST_SHARD_WAIT_S)
-    started, running = time.time(), np.zeros(4)
+    started, running = time.time(), np.zeros(len(PARTS))
     queue: list[list[Example]] = []
     for step in range(done + 1, steps + 1):
         if not queue:
@@ -171,28 +204,29 @@ def train(
             queue = _buckets(data.examples, rng)
         policy.train()
         batch = collate(queue.pop(), data.features, pad)
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate(step / steps, peak)
         loss, _ = losses(policy, batch, perception, yes_no)
-        optimiser.zero_grad()
+        policy.zero_grad()
         loss.total().backward()
         nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
-        optimiser.step()
+        for optimiser in optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate(step / steps, peak)
+            optimiser.step()
         now = loss.parts()
         running = now if step == done + 1 else 0.98 * running + 0.02 * now
         if step % report == 0 or step == steps:
             val.refresh()
             checked = check(policy, val, perception, yes_no, pad)
+            told = " ".join(f"{p} {x:.3f}" for p, x in zip(PARTS, running, strict=True))
             left = (steps - step) * (time.time() - started) / (step - done)
             print(
-                f"sft {step}/{steps} episodes {len(data.examples)} words {running[0]:.3f} "
-                f"probe {running[1]:.3f} sight {running[2]:.3f} when {running[3]:.3f} | "
+                f"sft {step}/{steps} episodes {len(data.examples)} {told} | "
                 f"val {checked} | {left:.0f} s left",
                 flush=True,
             )
             state = {
                 "policy": policy.state_dict(),
-                "optimiser": optimiser.state_dict(),
+                "optimisers": [o.state_dict() for o in optimisers],
                 "step": step,
                 "shape": asdict(shape),
             }
