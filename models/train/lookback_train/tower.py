@@ -79,6 +79,17 @@ class Perception(nn.Module):
         return self.head(cells), self.sights(pooled).view(-1, KINDS, SIGHTS)
 
 
+class Standardise(nn.BatchNorm1d):
+    """Rows with every feature standardised; written out, as the ONNX exporter has no batch norm for
+    rows whose width it was not told."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Same shape as `x`, `[B, features]`."""
+        if self.training:
+            return super().forward(x)
+        return (x - self.running_mean) * torch.rsqrt(self.running_var + self.eps)
+
+
 class Merger(nn.Module):
     """Cell features to visual tokens `[B, 6, hidden]` and one DeepStack level of the same shape.
 
@@ -96,7 +107,7 @@ class Merger(nn.Module):
         self.tokens = nn.Conv2d(channels, hidden, k, k)
         self.presence = nn.Conv2d(classes, hidden, 1)
         self.widen = nn.Sequential(nn.GELU(), nn.Linear(hidden, hidden))
-        self.rare = nn.BatchNorm1d(KINDS * SIGHTS, affine=False)
+        self.rare = Standardise(KINDS * SIGHTS, affine=False)
         self.sights = nn.Linear(KINDS * SIGHTS, 2 * hidden)
         self.deep = nn.Conv2d(channels, hidden, k, k)
         self.deep_out = nn.Sequential(nn.GELU(), nn.Linear(hidden, hidden))
