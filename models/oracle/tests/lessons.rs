@@ -123,8 +123,7 @@ fn rollouts_differ_by_chance_and_are_worth_what_they_say() {
             "the same seeds, the same words"
         );
     }
-    // How often depends on how sure the policy is.
-    assert!(different > 0, "all inquiries about each of {of} windows were the same");
+    assert!(different * 2 > of, "{different} of {of} windows had different inquiries");
 }
 
 #[test]
