@@ -99,7 +99,7 @@ fn a_vision_output_of_another_shape_is_named() {
     (bundle.manifest.geometry.grid, bundle.manifest.geometry.tokens_per_pair) = ([2, 4], 8);
     assert_eq!(
         bundle.refusal(),
-        "part 'vision': output 'tokens' of 1 pair(s) has shape [1, 6, 48] where bundle.toml \
+        "part 'vision': output 'tokens' of a pair has shape [1, 6, 48] where bundle.toml \
          implies [1, 8, 48]: correct [geometry] or export it again"
     );
 }

@@ -3,7 +3,7 @@
 use super::failed;
 use crate::{EngineError, backend::Vision};
 use bundle::Manifest;
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 use tract_core::internal::*;
 use tract_onnx::prelude::{Framework, InferenceModelExt};
 
@@ -31,7 +31,7 @@ impl Tower {
             .and_then(|graph| graph.into_typed())
             .map_err(unusable)?;
         let frame = [geometry.channels, geometry.height, geometry.width];
-        check_input(&graph, frame).map_err(unusable)??;
+        let pairs = check_input(&graph, frame).map_err(unusable)??;
         let outputs: Vec<String> = std::iter::once("tokens".to_owned())
             .chain((0..geometry.deepstack).map(|k| format!("deepstack_{k}")))
             .collect();
@@ -43,31 +43,46 @@ impl Tower {
             })
             .collect::<Result<Vec<_>, _>>()?;
         graph.select_output_outlets(&outlets).map_err(unusable)?;
+        // One pair at a time: for a known number of pairs tract has better convolutions, and what a
+        // pair looks like cannot depend on its company.
         let plan = graph
-            .into_optimized()
+            .set_symbols(&HashMap::from([(pairs, 1.to_dim())]))
+            .and_then(TypedModel::into_optimized)
             .and_then(|graph| TypedSimplePlan::new_with_options(graph, options))
             .map_err(unusable)?;
         let output = [geometry.tokens_per_pair, manifest.decoder.hidden];
         let tower = Self { plan, frame, outputs, output };
         // Shapes inside the graph may be known only once it runs: a grey pair shows them.
-        tower.encode(vec![0.0; 2 * frame.iter().product::<usize>()], 1)?;
+        tower.look(&vec![0.0; 2 * frame.iter().product::<usize>()])?;
         Ok(tower)
     }
 }
 
 impl Vision for Tower {
     fn encode(&self, frames: Vec<f32>, pairs: usize) -> Result<Vec<Vec<f32>>, EngineError> {
+        let mut all = vec![vec![]; self.outputs.len()];
+        for pair in frames.chunks_exact(frames.len() / pairs.max(1)) {
+            for (all, of_pair) in all.iter_mut().zip(self.look(pair)?) {
+                all.extend(of_pair);
+            }
+        }
+        Ok(all)
+    }
+}
+
+impl Tower {
+    /// The outputs for one pair, `[2, channels, height, width]`.
+    fn look(&self, pair: &[f32]) -> Result<Vec<Vec<f32>>, EngineError> {
         let [channels, height, width] = self.frame;
-        let shape = [pairs, 2, channels, height, width];
-        let outputs = tract_ndarray::ArrayD::from_shape_vec(&shape[..], frames)
-            .map_err(TractError::from)
-            .and_then(|frames| self.plan.run(tvec![frames.into_tvalue()]))
-            .map_err(failed("ran the vision tower"))?;
-        let expected = [pairs, self.output[0], self.output[1]];
+        let pair = Tensor::from_shape(&[1, 2, channels, height, width], pair)
+            .map_err(failed("prepared a pair"))?;
+        let outputs =
+            self.plan.run(tvec![pair.into_tvalue()]).map_err(failed("ran the vision tower"))?;
+        let expected = [1, self.output[0], self.output[1]];
         let read = |(name, output): (&String, &TValue)| {
             if output.shape() != expected {
                 return Err(EngineError::VisionShape {
-                    what: format!("output '{name}' of {pairs} pair(s)"),
+                    what: format!("output '{name}' of a pair"),
                     expected: format!("{expected:?}"),
                     found: format!("{:?}", output.shape()),
                 });
@@ -84,11 +99,12 @@ impl Vision for Tower {
     }
 }
 
-/// The one input must be `frames`, with a free batch axis and the manifest's geometry.
+/// The one input must be `frames`, with a free batch axis, which is returned, and the manifest's
+/// geometry.
 fn check_input(
     graph: &TypedModel,
     [channels, height, width]: [usize; 3],
-) -> TractResult<Result<(), EngineError>> {
+) -> TractResult<Result<Symbol, EngineError>> {
     let &[input] = graph.input_outlets()? else {
         return Ok(Err(EngineError::VisionName { what: "single input 'frames'".into() }));
     };
@@ -97,17 +113,14 @@ fn check_input(
     }
     let fact = graph.outlet_fact(input)?;
     let sides = [2, channels, height, width].map(|n| n.to_dim());
-    let sound = fact.datum_type == f32::datum_type()
-        && fact.rank() == 5
-        && fact.shape[0].to_usize().is_err()
-        && fact.shape[1..] == sides;
-    Ok(if sound {
-        Ok(())
-    } else {
-        Err(EngineError::VisionShape {
+    let sound =
+        fact.datum_type == f32::datum_type() && fact.rank() == 5 && fact.shape[1..] == sides;
+    Ok(match &fact.shape[0] {
+        TDim::Sym(pairs) if sound => Ok(pairs.clone()),
+        _ => Err(EngineError::VisionShape {
             what: "input 'frames'".into(),
             expected: format!("B,2,{channels},{height},{width},F32 (B free)"),
             found: format!("{fact:?}"),
-        })
+        }),
     })
 }
