@@ -52,12 +52,11 @@ def bundle(
 
 def export_tower(tower: Tower, path: Path) -> None:
     """The tower as ONNX with standard operators and a free batch axis."""
-    tower.eval()
     names = ["frames", "tokens", "deepstack_0"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            tower,
+            tower.folded(),
             (torch.zeros(2, 2, 1, 128, 192),),
             str(path),
             input_names=names[:1],
