@@ -3,11 +3,11 @@
 use crate::Footage;
 use bundle::Bundle;
 use engine::{Engine, EngineError, Grammar, PairInput, PairKey, PairTokens, Piece, Session};
-use frame_store::{FrameId, StoreError};
+use frame_store::{FrameId, StoreError, StoredFrame};
 use hal_camera::{Luma, MediaTime, Span, WallTime, decode_luma};
 use policy::{
-    Budgets, ChatTemplate, Effect, Fed, Input, Inquiry, Look, Message, Outcome, Role, SeenFrame,
-    Setup, TemplateError, fed_pieces, moments, tool_schemas,
+    Budgets, ChatTemplate, Effect, Fed, Input, Inquiry, Limits, Look, Message, Outcome, Role,
+    SeenFrame, Setup, TemplateError, fed_pieces, frames_of, moments, tool_schemas,
 };
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
@@ -186,7 +186,7 @@ impl Inquirer {
     pub(crate) fn run(&mut self, footage: &dyn Footage, setup: Setup, origin: MediaTime) -> Report {
         let started = Instant::now();
         let mut run = Run {
-            lag_s: setup.limits.pair_lag_s,
+            limits: setup.limits,
             system: Message::text(Role::System, setup.system.clone()),
             origin,
             session: None,
@@ -220,7 +220,7 @@ impl Inquirer {
 
 /// The state of one run.
 struct Run {
-    lag_s: f64,
+    limits: Limits,
     system: Message,
     origin: MediaTime,
     session: Option<Session>,
@@ -232,11 +232,11 @@ struct Run {
     timing: Timing,
 }
 
-/// A pair of frames that was fetched and not yet fed.
+/// A pair of frames, or one for both, that was fetched and not yet fed.
 struct SeenPair {
     times_s: [f64; 2],
     key: PairKey,
-    luma: [Luma; 2],
+    luma: Vec<Luma>,
 }
 
 impl Run {
@@ -245,13 +245,16 @@ impl Run {
         let mut frames = Vec::new();
         // A frame further away than the spacing of the look would stand for another moment.
         let tolerance_s = ((look.end - look.start) / f64::from(look.frames.max(1))).max(0.6);
-        for pair in moments(look, self.lag_s) {
-            let found = pair.map(|t| footage.nearest(self.origin.plus_s(t), tolerance_s));
-            let [Some(first), Some(second)] = found else { continue };
-            let stored = [footage.read(first.0)?, footage.read(second.0)?];
-            let decoded = [decode_luma(&stored[0].frame), decode_luma(&stored[1].frame)];
+        for moment in moments(look, &self.limits) {
+            let found = moment.map(|t| footage.nearest(self.origin.plus_s(t), tolerance_s));
+            let [Some((first, _)), Some((second, _))] = found else { continue };
+            let ids = [first, second];
+            let read = |id: &FrameId| footage.read(*id);
+            let stored = frames_of(&ids).iter().map(read).collect::<Result<Vec<_>, _>>()?;
+            let decoded: Result<Vec<Luma>, _> =
+                stored.iter().map(|s| decode_luma(&s.frame)).collect();
             // A damaged picture is missing evidence, not the end of the inquiry.
-            let [Ok(a), Ok(b)] = decoded else { continue };
+            let Ok(luma) = decoded else { continue };
             for frame in &stored {
                 self.evidence.insert(frame.id);
                 self.anchor = Some((frame.frame.media_time, frame.frame.wall_time));
@@ -261,9 +264,9 @@ impl Run {
                     hash: frame.hash.to_string(),
                 });
             }
-            let times_s = [&stored[0], &stored[1]].map(|f| f.frame.media_time.since_s(self.origin));
-            let key = PairKey(stored[0].id.0, stored[1].id.0);
-            self.newest.push(SeenPair { times_s, key, luma: [a, b] });
+            let time_s = |f: &StoredFrame| f.frame.media_time.since_s(self.origin);
+            let times_s = [time_s(&stored[0]), time_s(&stored[stored.len() - 1])];
+            self.newest.push(SeenPair { times_s, key: PairKey(first.0, second.0), luma });
         }
         self.timing.frames_ms += ms(started);
         Ok(Input::Observed { frames })
@@ -318,7 +321,7 @@ impl Run {
         let inputs: Vec<PairInput<'_>> = self
             .newest
             .iter()
-            .map(|p| PairInput { key: p.key, frames: [&p.luma[0], &p.luma[1]] })
+            .map(|p| PairInput { key: p.key, frames: [&p.luma[0], &p.luma[p.luma.len() - 1]] })
             .collect();
         let visual = engine.encode(&inputs)?;
         self.timing.vision_ms += ms(started);

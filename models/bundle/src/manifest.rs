@@ -69,12 +69,24 @@ pub struct Geometry {
     pub channels: usize,
     /// Seconds from the first to the second frame of a pair.
     pub pair_lag_s: f64,
+    /// Furthest that pairs may lie apart, in seconds: the frames of a sparser look are seen one by
+    /// one, each given to the tower twice. Without it every look is seen in pairs.
+    #[serde(default = "always", skip_serializing_if = "is_always")]
+    pub pair_step_s: f64,
     /// Visual tokens of a pair, `rows × cols` of `grid`.
     pub tokens_per_pair: usize,
     /// Rows and columns of the (merged) visual tokens, for their positions.
     pub grid: [usize; 2],
     /// How many of the first decoder layers get DeepStack features.
     pub deepstack: usize,
+}
+
+fn always() -> f64 {
+    f64::INFINITY
+}
+
+fn is_always(seconds: &f64) -> bool {
+    *seconds == always()
 }
 
 /// Shape of the text decoder.
@@ -194,6 +206,7 @@ impl Manifest {
             (g.width > 0 && g.height > 0, "geometry.width and geometry.height must be above 0"),
             (matches!(g.channels, 1 | 3), "geometry.channels must be 1 or 3"),
             (g.pair_lag_s > 0.0, "geometry.pair_lag_s must be above 0"),
+            (g.pair_step_s > 0.0, "geometry.pair_step_s must be above 0"),
             (
                 g.tokens_per_pair > 0
                     && g.grid[0].checked_mul(g.grid[1]) == Some(g.tokens_per_pair),

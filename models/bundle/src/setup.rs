@@ -24,6 +24,7 @@ impl Manifest {
                 frames_per_look: FRAMES_PER_LOOK,
                 frames_default: self.inquiry.frames_per_operator as u32,
                 pair_lag_s: self.geometry.pair_lag_s,
+                pair_step_s: self.geometry.pair_step_s,
             },
             budgets: Budgets {
                 turns: self.inquiry.max_turns as u32,

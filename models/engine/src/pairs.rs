@@ -90,6 +90,7 @@ mod tests {
             height: 1,
             channels: 3,
             pair_lag_s: 0.5,
+            pair_step_s: f64::INFINITY,
             tokens_per_pair: 1,
             grid: [1, 1],
             deepstack: 0,

@@ -8,7 +8,7 @@ use hal_camera::{Luma, MediaTime, decode_luma};
 use inquiry::Footage;
 use policy::{
     ChatTemplate, Effect, Fed, Input, Inquiry, Look, SeenFrame, Setup, TemplateError, fed_pieces,
-    moments, tool_schemas,
+    frames_of, moments, tool_schemas,
 };
 
 /// Why a passive look failed.
@@ -74,8 +74,8 @@ impl PassiveOn<'_> {
     fn find(&self, look: &Look) -> Result<Vec<Found>, EyesError> {
         let tolerance_s = ((look.end - look.start) / f64::from(look.frames.max(1))).max(0.6);
         let mut found = vec![];
-        for pair in moments(look, self.policy.setup.limits.pair_lag_s) {
-            let near = pair.map(|t| self.footage.nearest(MediaTime::from_s(t), tolerance_s));
+        for moment in moments(look, &self.policy.setup.limits) {
+            let near = moment.map(|t| self.footage.nearest(MediaTime::from_s(t), tolerance_s));
             let [Some(first), Some(second)] = near else { continue };
             let stored = [self.footage.read(first.0)?, self.footage.read(second.0)?];
             let decoded = [decode_luma(&stored[0].frame), decode_luma(&stored[1].frame)];
@@ -109,7 +109,7 @@ impl Eyes for PassiveOn<'_> {
         let Effect::Observe(look) = effect else { unreachable!("an inquiry begins with a glance") };
         let found = self.find(&look)?;
         let unnamed = |&t_s: &f64| SeenFrame { id: String::new(), t_s, hash: String::new() };
-        let frames = found.iter().flat_map(|f| f.times_s.iter().map(unnamed)).collect();
+        let frames = found.iter().flat_map(|f| frames_of(&f.times_s)).map(unnamed).collect();
         let (inquiry, _) = inquiry.step(Input::Observed { frames });
         let rendered = policy.template.render(inquiry.messages(), &tool_schemas(), true)?;
         let inputs: Vec<PairInput<'_>> = found

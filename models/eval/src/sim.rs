@@ -5,6 +5,7 @@ use hal_camera::{CameraId, ClockQuality, Encoding, Frame, MediaTime, Span, WallT
 use hal_sim::{HEIGHT, Incidents, Scene, SceneSpec, Story, WIDTH};
 use inquiry::Footage;
 use oracle::{Task, harmful_intervals, start_of};
+use policy::Limits;
 
 /// A stretch of a simulated scene as a video.
 pub struct SimVideo {
@@ -49,18 +50,15 @@ impl SimVideo {
         harmful_intervals(&self.stories, self.from_s, (0.0, self.length_s))
     }
 
-    /// Whether a passive look of `frames` frames in pairs `lag_s` apart, at equal distances, misses
-    /// every transition: what happened and its harmless twin then look the same (observational
-    /// aliasing). A video without a story is not aliased.
-    pub fn is_aliased(&self, frames: u32, lag_s: f64) -> bool {
+    /// Whether a passive look of `frames` frames at equal distances misses every transition: what
+    /// happened and its harmless twin then look the same (observational aliasing). A video without
+    /// a story is not aliased.
+    pub fn is_aliased(&self, frames: u32, limits: &Limits) -> bool {
         let look = policy::glance((0.0, self.length_s), frames);
-        let seen: Vec<f64> = policy::moments(&look, lag_s)
-            .iter()
-            .map(|p| (p[0] + p[1]) / 2.0 + self.from_s)
-            .collect();
+        let seen = policy::moments(&look, limits);
         let shown = |s: &Story| {
-            let (begins, ends) = s.transition_s;
-            seen.iter().any(|t| *t > begins - lag_s / 2.0 && *t < ends + lag_s / 2.0)
+            let [begins, ends] = [s.transition_s.0, s.transition_s.1].map(|t| t - self.from_s);
+            seen.iter().any(|[first, second]| *second > begins && *first < ends)
         };
         !self.stories.is_empty() && !self.stories.iter().any(shown)
     }
@@ -110,10 +108,16 @@ mod tests {
 
     #[test]
     fn more_frames_alias_less() {
+        let limits = Limits {
+            frames_per_look: 16,
+            frames_default: 8,
+            pair_lag_s: 0.5,
+            pair_step_s: f64::INFINITY,
+        };
         let aliased = |frames| {
             (0..60)
                 .map(|i| SimVideo::new(5_000_000 + i, 122.0, Incidents::Often))
-                .filter(|video| video.is_aliased(frames, 0.5))
+                .filter(|video| video.is_aliased(frames, &limits))
                 .count()
         };
         let (few, many) = (aliased(8), aliased(128));

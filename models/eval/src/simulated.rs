@@ -179,12 +179,12 @@ pub fn run(arguments: &SimArguments) -> Result<()> {
     let bar = crate::progress(plans.len() * videos.len());
     let watched = watch_all(&plans, &videos, threads.max(1), &bar)?;
     bar.finish_and_clear();
-    let lag_s = manifest.geometry.pair_lag_s;
+    let limits = manifest.setup().limits;
     let of_plan = |(plan, watched): (&Plan, Vec<Watched>)| Run {
         method: plan.strategy.name().to_owned(),
         frames: plan.frames,
         train_seed: plan.train_seed,
-        aliased: videos.iter().map(|v| v.is_aliased(plan.frames, lag_s)).collect(),
+        aliased: videos.iter().map(|v| v.is_aliased(plan.frames, &limits)).collect(),
         watched,
     };
     let runs: Vec<Run> = plans.iter().zip(watched).map(of_plan).collect();

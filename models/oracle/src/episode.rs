@@ -1,16 +1,13 @@
 //! One training example: the transcript of a taught inquiry and the times of its frames.
 
 use crate::{
-    Dice, Pupil, Task, Teacher, harmful_intervals,
-    pupil::Attendance,
-    task::FRAME_S,
-    teacher::{Left, REACH_S},
+    Dice, Pupil, Task, Teacher, harmful_intervals, pupil::Attendance, task::FRAME_S, teacher::Left,
 };
 use anyhow::{Result, bail};
 use hal_sim::{IncidentKind, Scene, Story};
 use policy::{
     Action, ChatTemplate, Effect, Fed, Input, Inquiry, SeenFrame, Setup, assistant_turn,
-    fed_pieces, moments,
+    fed_pieces, frames_of, moments,
 };
 use serde::Serialize;
 
@@ -94,7 +91,7 @@ impl Lesson<'_> {
         if self.passive {
             setup.glance_frames = setup.budgets.frames;
         }
-        let lag = setup.limits.pair_lag_s;
+        let limits = setup.limits;
         let mut teacher = Teacher::new(&stories, from_s, setup.held);
         let mut pupil = match strays {
             Strays::Own(_, pupil) => Some(pupil.attend(self.scene, seed, from_s)?),
@@ -108,9 +105,9 @@ impl Lesson<'_> {
         loop {
             let input = match effect {
                 Effect::Observe(look) => {
-                    newest = moments(&look, lag).into_iter().map(|p| p.map(on_grid)).collect();
+                    newest = moments(&look, &limits).into_iter().map(|m| m.map(on_grid)).collect();
                     teacher.observe(&newest);
-                    Input::Observed { frames: newest.iter().flatten().map(|&t| seen(t)).collect() }
+                    Input::Observed { frames: seen(&newest) }
                 }
                 Effect::Consult { must_finish, .. } => {
                     let messages = inquiry.messages();
@@ -185,11 +182,12 @@ fn is_look(text: &str) -> bool {
 
 /// What a pair shows of each kind, see [`Episode::sees`]; its times are seconds from `from_s`.
 pub fn sees(stories: &[Story], from_s: f64, pair: &[f64; 2]) -> Vec<u8> {
-    let t = from_s + (pair[0] + pair[1]) / 2.0;
+    let [first, second] = pair.map(|t| from_s + t);
+    let t = (first + second) / 2.0;
     let of_kind = |kind: &IncidentKind| {
         let what = stories.iter().filter(|s| s.kind == *kind).map(|s| {
             let (begins, ends) = s.transition_s;
-            if t > begins - REACH_S && t < ends + REACH_S {
+            if second > begins && first < ends {
                 if s.harmful { 2 } else { 3 }
             } else {
                 u8::from(t >= s.state_s.0 && t < s.state_s.1)
@@ -212,6 +210,8 @@ pub(crate) fn on_grid(t: f64) -> f64 {
     (t / FRAME_S).round() * FRAME_S
 }
 
-fn seen(t_s: f64) -> SeenFrame {
-    SeenFrame { id: String::new(), t_s, hash: String::new() }
+/// The frames of `moments` as the machine is told of them.
+pub(crate) fn seen(moments: &[[f64; 2]]) -> Vec<SeenFrame> {
+    let frame = |&t_s: &f64| SeenFrame { id: String::new(), t_s, hash: String::new() };
+    moments.iter().flat_map(frames_of).map(frame).collect()
 }

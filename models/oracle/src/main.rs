@@ -170,33 +170,35 @@ fn stream_pairs(out: &mut impl Write, from: u64, count: u64, pairs: usize) -> Re
         frames.clear();
         labels.clear();
         shown.clear();
-        for t in pair_times(&stories, seed, start, pairs) {
-            for moment in [t - PAIR_LAG_S / 2.0, t + PAIR_LAG_S / 2.0] {
+        for (t, lag) in pair_times(&stories, seed, start, pairs) {
+            let pair = [t - lag / 2.0, t + lag / 2.0];
+            for moment in pair {
                 scene.render(moment, &mut frame);
                 frames.extend_from_slice(&frame);
             }
             labels.extend(cells(&scene, t));
-            shown.extend(oracle::sees(&stories, 0.0, &[t, t]));
+            shown.extend(oracle::sees(&stories, 0.0, &pair));
         }
         write_record(out, &PairsHeader { pairs }, &[&frames, &labels, &shown])?;
     }
     Ok(())
 }
 
-/// Times for perception: half of them within a transition, where what matters happens and random
-/// times seldom fall, a quarter in the state after it, the rest anywhere in the window.
-fn pair_times(stories: &[Story], seed: u64, start: f64, pairs: usize) -> Vec<f64> {
+/// Times and lags for perception: half of the times within a transition, where what matters happens
+/// and random times seldom fall, a quarter in the state after it, the rest anywhere in the window. A
+/// third are single frames, which have no lag.
+fn pair_times(stories: &[Story], seed: u64, start: f64, pairs: usize) -> Vec<(f64, f64)> {
     let mut dice = Dice(seed);
-    (0..pairs)
-        .map(|i| {
-            if i % 4 == 0 || stories.is_empty() {
-                return start + oracle::WINDOW_S * dice.unit();
-            }
-            let story = &stories[dice.below(stories.len())];
-            let (a, b) = if i % 4 == 3 { story.state_s } else { story.transition_s };
-            a + (b - a) * dice.unit()
-        })
-        .collect()
+    let mut time = |i: usize| {
+        if i.is_multiple_of(4) || stories.is_empty() {
+            return start + oracle::WINDOW_S * dice.unit();
+        }
+        let story = &stories[dice.below(stories.len())];
+        let (a, b) = if i % 4 == 3 { story.state_s } else { story.transition_s };
+        a + (b - a) * dice.unit()
+    };
+    let times: Vec<f64> = (0..pairs).map(&mut time).collect();
+    times.into_iter().map(|t| (t, if dice.below(3) == 0 { 0.0 } else { PAIR_LAG_S })).collect()
 }
 
 fn cells(scene: &Scene, t: f64) -> Vec<u8> {

@@ -80,12 +80,13 @@ impl Attendance<'_> {
     /// Takes in what the host feeds; `pairs` are the times of the new pairs, in seconds.
     pub(crate) fn hear(&mut self, fed: &[Fed], pairs: &[[f64; 2]]) -> Result<()> {
         let frames: Vec<[Luma; 2]> = pairs.iter().map(|pair| pair.map(|t| self.frame(t))).collect();
-        let ms = |t: f64| (t * 1e3).round() as u64;
+        // Unique over scenes, so that no scene finds another's frames in the cache.
+        let key = |t: f64| self.seed << 32 | ((self.from_s + t) * 1e3).round() as u64;
         let inputs: Vec<PairInput<'_>> = pairs
             .iter()
             .zip(&frames)
             .map(|(pair, [a, b])| PairInput {
-                key: PairKey(self.seed, ms(self.from_s + pair[0])),
+                key: PairKey(key(pair[0]), key(pair[1])),
                 frames: [a, b],
             })
             .collect();

@@ -2,7 +2,7 @@
 
 use crate::{
     Pupil, Segment, Task, Teacher,
-    episode::{on_grid, sees},
+    episode::{on_grid, seen, sees},
     harmful_intervals,
     teacher::Left,
 };
@@ -10,8 +10,8 @@ use anyhow::{Context, Result};
 use engine::Sampling;
 use hal_sim::Scene;
 use policy::{
-    Action, Effect, Input, Inquiry, Outcome, SeenFrame, Truth, Utility, Verdict, Weights,
-    assistant_turn, fed_pieces, moments, parse_turn,
+    Action, Effect, Input, Inquiry, Outcome, Truth, Utility, Verdict, Weights, assistant_turn,
+    fed_pieces, moments, parse_turn,
 };
 use serde::Serialize;
 
@@ -116,7 +116,7 @@ impl Pupil {
         pairs: &mut Vec<[f64; 2]>,
     ) -> Result<Conversation> {
         let setup = task.setup(self.setup());
-        let lag = setup.limits.pair_lag_s;
+        let limits = setup.limits;
         let mut attendance = self.attend(scene, task.scene.seed, task.from_s)?;
         attendance.sample(sampling);
         let (mut segments, mut readings, mut newest) = (vec![], vec![], vec![]);
@@ -125,13 +125,11 @@ impl Pupil {
         loop {
             let input = match effect {
                 Effect::Observe(look) => {
-                    newest = moments(&look, lag).into_iter().map(|p| p.map(on_grid)).collect();
+                    newest = moments(&look, &limits).into_iter().map(|m| m.map(on_grid)).collect();
                     if let Some(teacher) = &mut guide {
                         teacher.observe(&newest);
                     }
-                    let seen =
-                        |&t_s: &f64| SeenFrame { id: String::new(), t_s, hash: String::new() };
-                    Input::Observed { frames: newest.iter().flatten().map(seen).collect() }
+                    Input::Observed { frames: seen(&newest) }
                 }
                 Effect::Consult { must_finish, max_tokens } => {
                     let messages = inquiry.messages();

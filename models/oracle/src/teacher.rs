@@ -4,10 +4,12 @@ use crate::Dice;
 use hal_sim::{IncidentKind, Story};
 use policy::{Action, ClipHypothesis, Final, FinalClip, Hypothesis, Inquiry, Verdict};
 
-/// A pair seen, by the mean of its times (seconds within the stretch), and in which observation.
+/// A moment seen, by the mean of its times (seconds within the stretch), and in which observation.
 #[derive(Clone, Copy, Debug)]
 struct Seen {
     t: f64,
+    /// From the mean of its times to either.
+    reach: f64,
     obs: u32,
 }
 
@@ -62,8 +64,6 @@ struct Known {
 
 /// Spans that the teacher asks for: few, so that they are learnt as words rather than arithmetic.
 const SPANS_S: [f64; 6] = [2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
-/// Half the lag of a pair: a pair this near to the transition shows a part of it.
-pub(crate) const REACH_S: f64 = 0.25;
 /// Closer than this before the state, a look has not missed the transition.
 const CLOSE_S: f64 = 1.2;
 
@@ -84,11 +84,12 @@ impl Teacher {
         Self { stories, seen: vec![], observations: 0, held, left: Left::default() }
     }
 
-    /// Takes note of the pairs of an observation.
-    pub fn observe(&mut self, pairs: &[[f64; 2]]) {
+    /// Takes note of the moments of an observation.
+    pub fn observe(&mut self, moments: &[[f64; 2]]) {
         self.observations += 1;
         let obs = self.observations;
-        self.seen.extend(pairs.iter().map(|p| Seen { t: (p[0] + p[1]) / 2.0, obs }));
+        let seen = |[a, b]: &[f64; 2]| Seen { t: (a + b) / 2.0, reach: (b - a) / 2.0, obs };
+        self.seen.extend(moments.iter().map(seen));
         self.seen.sort_by(|a, b| a.t.total_cmp(&b.t));
     }
 
@@ -97,9 +98,13 @@ impl Teacher {
         self.left = left;
         let may_look = left.looks > 0 && left.frames >= 2;
         let harm = self.stories.iter().position(|s| s.harmful && self.shown(s));
-        // One pair in a transition is thin evidence: look closer once. What clears is
-        // looked at as closely as what accuses, or the closer look alone would tell the verdict.
-        let thin = |s: &Known| !s.confirmed && self.in_transition(s).count() == 1;
+        // One moment in a transition is thin evidence, and so are frames without motion: look closer
+        // once. What clears is looked at as closely as what accuses, or the closer look alone would
+        // tell the verdict.
+        let thin = |s: &Known| {
+            let seen = self.in_transition(s).count();
+            !s.confirmed && (seen == 1 || seen > 1 && !self.moving(s))
+        };
         let closer = harm.or_else(|| self.stories.iter().position(thin));
         if let Some(i) = closer.filter(|&i| may_look && thin(&self.stories[i])) {
             return self.closer_turn(i);
@@ -155,7 +160,12 @@ impl Teacher {
 
     fn in_transition<'a>(&'a self, story: &'a Known) -> impl Iterator<Item = Seen> + 'a {
         let (a, b) = story.transition;
-        self.seen.iter().copied().filter(move |s| s.t > a - REACH_S && s.t < b + REACH_S)
+        self.seen.iter().copied().filter(move |s| s.t + s.reach > a && s.t - s.reach < b)
+    }
+
+    /// Whether some of its transition was seen in a pair, and not only in single frames.
+    fn moving(&self, story: &Known) -> bool {
+        self.in_transition(story).any(|s| s.reach > 0.0)
     }
 
     fn in_state<'a>(&'a self, story: &'a Known) -> impl Iterator<Item = Seen> + 'a {
@@ -222,7 +232,12 @@ impl Teacher {
         let story = &self.stories[i];
         let words = kind_words(story.kind);
         let at = self.in_transition(story).next().map_or(story.transition.0, |s| s.t);
-        let moved = if story.harmful { words.harm } else { words.harmless };
+        let moved = match (self.moving(story), story.harmful) {
+            // A single frame often cannot tell; to guess would be to learn guessing.
+            (false, _) => "how it began",
+            (true, true) => words.harm,
+            (true, false) => words.harmless,
+        };
         let thought = format!("{moved} at {at:.1}, seen once");
         let clips = vec![self.clip(story, "a closer look")];
         let action = Action::Sample {

@@ -1,8 +1,10 @@
 //! What the teacher teaches is what the camera's protocol admits.
 
-use hal_sim::IncidentKind;
+use hal_sim::{IncidentKind, Incidents, SceneSpec};
 use oracle::{Episode, Lesson, Pupil, Rollout, Segment, Strays, Task};
-use policy::{Action, Budgets, ChatTemplate, Limits, Setup, Verdict, Weights, parse_turn};
+use policy::{
+    Action, Budgets, ChatTemplate, Limits, Setup, Verdict, Weights, frames_of, parse_turn,
+};
 
 const TEMPLATE: &str = include_str!("../../nano/chat_template.jinja");
 
@@ -11,7 +13,17 @@ fn lesson(seed: u64) -> Episode {
 }
 
 fn lesson_with(seed: u64, strays: Strays<'_>, passive: bool) -> Episode {
-    let setup = Setup {
+    taught(&Task::drawn(seed), &setup(), strays, passive)
+}
+
+fn taught(task: &Task, setup: &Setup, strays: Strays<'_>, passive: bool) -> Episode {
+    let template = ChatTemplate::new(TEMPLATE).unwrap();
+    let (scene, template) = (&task.scene(), &template);
+    Lesson { scene, task, template, setup, passive }.teach(strays).unwrap()
+}
+
+fn setup() -> Setup {
+    Setup {
         window: (0.0, 0.0),
         held: (0.0, 0.0),
         woken_at: None,
@@ -20,13 +32,14 @@ fn lesson_with(seed: u64, strays: Strays<'_>, passive: bool) -> Episode {
         normal: String::new(),
         tell_budget: true,
         glance_frames: 16,
-        limits: Limits { frames_per_look: 16, frames_default: 8, pair_lag_s: 0.5 },
+        limits: Limits {
+            frames_per_look: 16,
+            frames_default: 8,
+            pair_lag_s: 0.5,
+            pair_step_s: 4.0,
+        },
         budgets: Budgets::default(),
-    };
-    let task = Task::drawn(seed);
-    let template = ChatTemplate::new(TEMPLATE).unwrap();
-    let (scene, template, setup, task) = (&task.scene(), &template, &setup, &task);
-    Lesson { scene, task, template, setup, passive }.teach(strays).unwrap()
+    }
 }
 
 fn turns(episode: &Episode) -> Vec<Action> {
@@ -113,8 +126,11 @@ fn rollouts_differ_by_chance_and_are_worth_what_they_say() {
             let total =
                 weights.task * u.task + weights.information * u.information - weights.cost * u.cost;
             assert!((u.total - total).abs() < 1e-9, "only the weak label counts: {u:?}");
-            let pairs = rollout.segments.iter().filter(|s| matches!(s, Segment::Pair(_))).count();
-            assert_eq!(2 * pairs as u32, rollout.frames);
+            let seen = rollout.segments.iter().map(|s| match s {
+                Segment::Pair(number) => frames_of(&it.pairs[*number]).len() as u32,
+                _ => 0,
+            });
+            assert_eq!(seen.sum::<u32>(), rollout.frames);
         }
         let again = pupil.roll_out(&task, 3, 1.0, &weights).unwrap();
         assert_eq!(
@@ -145,10 +161,30 @@ fn a_passive_lesson_spends_its_budget_on_the_glance_and_speaks_once() {
         let episode = lesson_with(seed, Strays::Never, true);
         let task = Task::drawn(seed);
         let frames = task.frames.unwrap_or(Budgets::default().frames);
-        assert_eq!(2 * episode.pairs.len() as u32, frames, "seed {seed}");
+        let seen = episode.pairs.iter().flat_map(frames_of).count();
+        assert_eq!(seen as u32, frames, "seed {seed}");
         assert!(episode.pairs.iter().all(|p| p[0] >= task.window.0));
         assert!(matches!(turns(&episode)[..], [Action::Final(_)]), "seed {seed}");
     }
+}
+
+#[test]
+fn single_frames_lead_to_more_transitions_than_pairs_on_the_same_budget() {
+    let shown = |pair_step_s: f64| {
+        let mut setup = setup();
+        setup.limits.pair_step_s = pair_step_s;
+        let kinds_shown = |seed: u64| {
+            let (window, frames) = ((0.0, 240.0), Some(16));
+            let scene = SceneSpec { seed, incidents: Incidents::Sometimes };
+            let task = Task { scene, length_s: 240.0, window, frames, ..Task::window_of(seed) };
+            let episode = taught(&task, &setup, Strays::Never, false);
+            let kinds = 0..IncidentKind::ALL.len();
+            kinds.filter(|k| episode.sees.iter().any(|what| what[*k] >= 2)).count()
+        };
+        (0..100).map(kinds_shown).sum::<usize>()
+    };
+    let (single, pairs) = (shown(4.0), shown(f64::INFINITY));
+    assert!(2 * single > 3 * pairs, "{single} and {pairs}");
 }
 
 #[test]

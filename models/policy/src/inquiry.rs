@@ -79,9 +79,9 @@ const SHORTEST_CLIP_S: f64 = 0.5;
 /// What came of an effect.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Input {
-    /// The frames of a look, two per pair, and the time used so far.
+    /// What came of a look.
     Observed {
-        /// The frames, in pairs, in order of time. Empty if the store no longer has any.
+        /// The frames, in order of time. Empty if the store no longer has any.
         frames: Vec<SeenFrame>,
     },
     /// What the policy said.

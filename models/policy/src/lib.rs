@@ -29,7 +29,7 @@ pub use hypothesis::{ClipHypothesis, Hypothesis};
 pub use inquiry::{
     Budgets, Effect, Input, Inquiry, Outcome, Setup, StoppedBy, assistant_turn, observation_line,
 };
-pub use look::{Limits, Look, Refusal, glance, glance_within, look, moments, tenth};
+pub use look::{Limits, Look, Refusal, frames_of, glance, glance_within, look, moments, tenth};
 pub use preference::{preference_loss, turn_weights};
 pub use tools::tool_schemas;
 pub use trajectory::{SeenFrame, Step, StepOperator};

@@ -16,6 +16,9 @@ pub struct Limits {
     pub frames_default: u32,
     /// Seconds between the two frames of a pair (shorter where the look is too dense for it).
     pub pair_lag_s: f64,
+    /// Furthest that pairs may lie apart, in seconds; the frames of a sparser look are seen one by
+    /// one.
+    pub pair_step_s: f64,
 }
 
 /// A look: `frames` frames spread over `[start, end)` seconds.
@@ -25,7 +28,7 @@ pub struct Look {
     pub start: f64,
     /// Second after the last.
     pub end: f64,
-    /// Number of frames, even: they are seen in pairs.
+    /// Number of frames, even: they may be seen in pairs.
     pub frames: u32,
     /// Whether the span or the number asked for was cut to what there is.
     pub clamped: bool,
@@ -101,19 +104,28 @@ fn even(frames: u32) -> u32 {
     (frames.max(2)).next_multiple_of(2)
 }
 
-/// The moments of a look, two per pair, in seconds: pair centres at `(i + ½)/k` of the span, the two
-/// frames `pair_lag_s` apart so that a pair carries motion. Where pairs would overlap, the frames
-/// are spread evenly instead. All moments lie inside the span.
-pub fn moments(look: &Look, pair_lag_s: f64) -> Vec<[f64; 2]> {
+/// The moments of a look in seconds, the times of two frames each; see [`frames_of`].
+///
+/// Where they are at most `pair_step_s` apart, each is a pair of frames `pair_lag_s` apart, which
+/// shows motion; a look so dense that pairs would overlap spreads its frames evenly. A sparser look
+/// cannot hope to meet a short motion, only to see how things stand: each moment is a single frame,
+/// and there are twice as many. The middles of `k` moments lie at `(i + ½)/k` of the span.
+pub fn moments(look: &Look, limits: &Limits) -> Vec<[f64; 2]> {
     let pairs = (look.frames / 2).max(1);
     let step = (look.end - look.start) / f64::from(pairs);
-    let lag = pair_lag_s.min(step / 2.0);
-    (0..pairs)
-        .map(|i| {
-            let centre = look.start + (f64::from(i) + 0.5) * step;
-            [centre - lag / 2.0, centre + lag / 2.0]
-        })
-        .collect()
+    let middle = |i: u32, step: f64| look.start + (f64::from(i) + 0.5) * step;
+    if step > limits.pair_step_s {
+        return (0..2 * pairs).map(|i| [middle(i, step / 2.0); 2]).collect();
+    }
+    let lag = limits.pair_lag_s.min(step / 2.0);
+    (0..pairs).map(|i| [middle(i, step) - lag / 2.0, middle(i, step) + lag / 2.0]).collect()
+}
+
+/// The frames of a moment: two, or one if both times are the same. The vision tower, which takes
+/// pairs, is given a single frame twice, as Qwen3-VL takes a picture.
+pub fn frames_of<T: PartialEq>(moment: &[T; 2]) -> &[T] {
+    let [first, second] = moment;
+    &moment[..if first == second { 1 } else { 2 }]
 }
 
 #[cfg(test)]
@@ -121,14 +133,16 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const LIMITS: Limits = Limits { frames_per_look: 16, frames_default: 8, pair_lag_s: 0.5 };
+    const LIMITS: Limits =
+        Limits { frames_per_look: 16, frames_default: 8, pair_lag_s: 0.5, pair_step_s: 4.0 };
 
     #[test]
     fn backtrack_looks_at_what_came_just_before_the_anchor() {
         let action = Action::Backtrack { anchor: 63.5, span: 16.0, frames: 8 };
         let seen = look(&action, (0.0, 122.0), &LIMITS).unwrap();
         assert_eq!(seen, Look { start: 47.5, end: 63.5, frames: 8, clamped: false });
-        let centres: Vec<f64> = moments(&seen, 0.5).iter().map(|m| (m[0] + m[1]) / 2.0).collect();
+        let centres: Vec<f64> =
+            moments(&seen, &LIMITS).iter().map(|m| (m[0] + m[1]) / 2.0).collect();
         assert_eq!(centres, [49.5, 53.5, 57.5, 61.5]);
     }
 
@@ -143,11 +157,23 @@ mod tests {
     fn a_dense_sample_spreads_its_frames_evenly() {
         let action = Action::Sample { start: 10.0, end: 12.0, frames: 8 };
         let seen = look(&action, (0.0, 122.0), &LIMITS).unwrap();
-        let all: Vec<f64> = moments(&seen, 0.5).concat();
+        let all: Vec<f64> = moments(&seen, &LIMITS).concat();
         assert_eq!(all.len(), 8);
         for (i, t) in all.iter().enumerate() {
             assert!((t - (10.125 + 0.25 * i as f64)).abs() < 1e-9, "{all:?}");
         }
+    }
+
+    #[test]
+    fn a_sparse_look_sees_its_frames_one_by_one() {
+        let sparse = glance((0.0, 120.0), 8);
+        let seen = moments(&sparse, &LIMITS);
+        assert_eq!(seen.iter().flat_map(frames_of).count(), 8);
+        assert_eq!(seen[..2], [[7.5, 7.5], [22.5, 22.5]]);
+        let always_pairs = Limits { pair_step_s: f64::INFINITY, ..LIMITS };
+        let seen = moments(&sparse, &always_pairs);
+        assert_eq!(seen.iter().flat_map(frames_of).count(), 8);
+        assert_eq!(seen[..2], [[14.75, 15.25], [44.75, 45.25]]);
     }
 
     #[test]
@@ -173,7 +199,7 @@ mod tests {
             };
             if let Ok(seen) = look(&action, (0.0, 122.0), &LIMITS) {
                 prop_assert!(seen.frames <= 16 && seen.frames % 2 == 0);
-                for t in moments(&seen, 0.5).concat() {
+                for t in moments(&seen, &LIMITS).concat() {
                     prop_assert!((0.0..=122.0).contains(&t), "{t} in {seen:?}");
                 }
             }

@@ -41,7 +41,7 @@ pub struct Step {
     pub op: StepOperator,
     /// Its arguments as the policy gave them.
     pub args: serde_json::Value,
-    /// The frames that came back, in pairs, in order of time.
+    /// The frames that came back, in order of time.
     pub frames: Vec<SeenFrame>,
     /// The thought that led to this step, in words.
     pub thought: String,

@@ -14,7 +14,12 @@ fn setup() -> Setup {
         normal: String::new(),
         tell_budget: false,
         glance_frames: 8,
-        limits: Limits { frames_per_look: 16, frames_default: 8, pair_lag_s: 0.5 },
+        limits: Limits {
+            frames_per_look: 16,
+            frames_default: 8,
+            pair_lag_s: 0.5,
+            pair_step_s: 4.0,
+        },
         budgets: Budgets { turns: 4, frames: 32, tokens: 100, wall_ms: 1000 },
     }
 }
@@ -38,8 +43,8 @@ fn play(setup: Setup, script: &[(String, f32)]) -> (Vec<String>, Outcome) {
         let input = match effect {
             Effect::Observe(look) => {
                 trace.push(format!("look {:.1}..{:.1} {}", look.start, look.end, look.frames));
-                let times = moments(&look, setup.limits.pair_lag_s).concat();
-                let frames = times.iter().map(|&t_s| SeenFrame {
+                let moments = moments(&look, &setup.limits);
+                let frames = moments.iter().flat_map(frames_of).map(|&t_s| SeenFrame {
                     id: format!("f{}", (t_s * 8.0) as u64),
                     t_s,
                     hash: "00".into(),
@@ -218,7 +223,8 @@ fn a_policy_that_learnt_to_reckon_is_told_what_it_may_spend() {
         let (inquiry, effect) = Inquiry::begin(Setup { tell_budget, ..setup() });
         let Effect::Observe(look) = effect else { panic!("an inquiry begins with a glance") };
         let seen = |&t_s: &f64| SeenFrame { id: String::new(), t_s, hash: String::new() };
-        let frames = moments(&look, 0.5).iter().flatten().map(seen).collect();
+        let moments = moments(&look, &setup().limits);
+        let frames = moments.iter().flat_map(frames_of).map(seen).collect();
         let (inquiry, _) = inquiry.step(Input::Observed { frames });
         inquiry.messages()[1].content[0].clone()
     };

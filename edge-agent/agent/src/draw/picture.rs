@@ -211,7 +211,8 @@ pub fn looked_at(step: &Step, held: (f64, f64)) -> Option<(f64, f64)> {
     let action = json!({ "name": step.op, "arguments": step.args });
     let action: Action = serde_json::from_value(action).ok()?;
     // How many frames there were is seen from the frames themselves.
-    let limits = Limits { frames_per_look: 2, frames_default: 2, pair_lag_s: 0.0 };
+    let limits =
+        Limits { frames_per_look: 2, frames_default: 2, pair_lag_s: 0.0, pair_step_s: 0.0 };
     policy::look(&action, held, &limits).ok().map(|look| (look.start, look.end))
 }
 
