@@ -109,10 +109,6 @@ pub struct Terms {
     pub clock: fn() -> WallTime,
 }
 
-/// An incident that nothing was seen of for this long has ended: half the default look-back, so
-/// that a patrol has looked in between.
-const QUIET_S: f64 = 60.0;
-
 impl<'a> Concluder<'a> {
     /// A concluder that owns the log.
     pub fn new(
@@ -215,7 +211,8 @@ impl<'a> Concluder<'a> {
             *said = None;
         }
         self.listener.looked(&name, window, report);
-        for (known, _) in self.incidents.ended(camera, window.end, QUIET_S) {
+        // What no window shows any more has ended; sooner, a later look would tell it a second time.
+        for (known, _) in self.incidents.ended(camera, window.start) {
             self.end(known)?;
         }
         if let StoppedBy::Failure(why) = &report.outcome.stopped_by {

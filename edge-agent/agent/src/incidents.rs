@@ -100,10 +100,9 @@ impl<E: Clone> Incidents<E> {
         }
     }
 
-    /// Incidents of `camera` that ended more than `quiet_s` before `now`; they are closed.
-    pub fn ended(&mut self, camera: CameraId, now: MediaTime, quiet_s: f64) -> Vec<(E, Finding)> {
-        let over =
-            |o: &Open<E>| o.finding.camera == camera && now.since_s(o.finding.span.end) > quiet_s;
+    /// Incidents of `camera` that nothing was seen of after `since`; they are closed.
+    pub fn ended(&mut self, camera: CameraId, since: MediaTime) -> Vec<(E, Finding)> {
+        let over = |o: &Open<E>| o.finding.camera == camera && o.finding.span.end < since;
         let (ended, open) = self.open.drain(..).partition(over);
         self.open = open;
         Vec::into_iter(ended).map(|o: Open<E>| (o.event, o.finding)).collect()
@@ -174,11 +173,12 @@ mod tests {
     }
 
     #[test]
-    fn an_incident_ends_when_it_has_been_quiet() {
+    fn an_incident_ends_when_nothing_was_seen_of_it_since() {
         let mut incidents = Incidents::new(10.0);
         incidents.committed(finding("fall", 60.0, 80.0, 0.7), 1);
-        assert!(incidents.ended(CameraId(0), MediaTime::from_s(109.0), 30.0).is_empty());
-        assert_eq!(incidents.ended(CameraId(0), MediaTime::from_s(111.0), 30.0).len(), 1);
+        assert!(incidents.ended(CameraId(0), MediaTime::from_s(79.0)).is_empty());
+        assert!(incidents.ended(CameraId(1), MediaTime::from_s(81.0)).is_empty());
+        assert_eq!(incidents.ended(CameraId(0), MediaTime::from_s(81.0)).len(), 1);
         assert!(incidents.end_all().is_empty());
     }
 
