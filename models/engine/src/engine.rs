@@ -18,7 +18,7 @@ use std::{
     },
 };
 
-/// Pairs of one run of the vision tower: bounds its memory, and is enough to keep it busy.
+/// Pairs handed to the vision tower at once: bounds its memory, and is enough to keep it busy.
 const BATCH: usize = 8;
 
 /// Memory for the states after known prefixes. A device has one prefix for each camera's own words;

@@ -115,8 +115,8 @@ fn check_input(
     let sides = [2, channels, height, width].map(|n| n.to_dim());
     let sound =
         fact.datum_type == f32::datum_type() && fact.rank() == 5 && fact.shape[1..] == sides;
-    Ok(match &fact.shape[0] {
-        TDim::Sym(pairs) if sound => Ok(pairs.clone()),
+    Ok(match fact.shape.first() {
+        Some(TDim::Sym(pairs)) if sound => Ok(pairs.clone()),
         _ => Err(EngineError::VisionShape {
             what: "input 'frames'".into(),
             expected: format!("B,2,{channels},{height},{width},F32 (B free)"),
