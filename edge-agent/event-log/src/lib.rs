@@ -10,8 +10,8 @@
 //! - Every change of an event got the next *seq*: 1, 2, 3 … without gaps for the life of the log. The
 //!   outbox holds the seqs that the server has not acknowledged; a seq that leaves it otherwise is
 //!   named in a drop event ([`EventLog::prune`]).
-//! - The log opens. What cannot be used is set aside beside it, never deleted, and a new log begins
-//!   with an event that says so ([`OpenReport`]).
+//! - The log opens. What cannot be used is set aside beside it, and a new log begins with an event
+//!   that says so ([`OpenReport`]); the last three such losses are kept.
 //!
 //! SQLite runs with a write-ahead log, `synchronous=FULL` and no memory map: a commit that returned
 //! survives a power cut as far as the disk keeps its word.

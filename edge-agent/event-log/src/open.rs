@@ -3,7 +3,8 @@
 //! A log comes to be whole or not at all: it is built under another name, synced, and renamed. So a
 //! file of the right name that is no sound log was one once and is damaged, or is another program's.
 //! Either way it is set aside under `NAME.set-aside-N` (with its write-ahead log, so that SQLite's
-//! own tools can still read it), a new log begins, and its first event says what was lost.
+//! own tools can still read it), a new log begins, and its first event says what was lost. The last
+//! three of these are kept; the oldest goes first, and the same event says so.
 
 use crate::log::{Ticket, insert_health};
 use crate::{Level, LogError, schema};
@@ -11,6 +12,7 @@ use hal_camera::WallTime;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, config::DbConfig};
 use serde::Serialize;
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -20,6 +22,9 @@ use std::time::Duration;
 
 /// The kind of the health event that says that a log was set aside and a new one begun.
 pub const LOG_LOST: &str = "log lost";
+
+/// How many set-aside logs are kept: a card that spoils each log must not fill the disk with them.
+const SET_ASIDE_KEPT: usize = 3;
 
 /// How long a lock is waited for, in all half a second: a child process (ffmpeg, for a video file)
 /// that was just being started holds its parent's lock until it has become itself.
@@ -44,12 +49,14 @@ pub struct OpenReport {
 }
 
 /// A log that could not be used.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Loss {
     /// Why, in a few words.
     pub reason: String,
     /// The names of the files that were set aside, beside the log; with those of earlier losses.
     pub set_aside: Vec<String>,
+    /// The names of files that were set aside before and deleted now, to bound what they take.
+    pub discarded: Vec<String>,
     /// How many events it held, if it could still tell.
     pub events: Option<u64>,
     /// The last seq it had given out, if it could still tell.
@@ -79,6 +86,7 @@ pub(crate) fn open(path: &Path, now: WallTime) -> Result<(Connection, File, Open
         Found::Unusable(mut loss) => {
             report.begun = true;
             set_aside(path)?;
+            loss.discarded = discard_oldest(path)?;
             loss.set_aside = set_aside_names(path)?;
             report.loss = Some(loss);
             begin(path, now, report.loss.as_ref())?
@@ -108,9 +116,7 @@ struct Sound {
 }
 
 fn examine(path: &Path) -> Result<Found, LogError> {
-    let unusable = |reason: String| {
-        Ok(Found::Unusable(Loss { reason, set_aside: Vec::new(), events: None, last_seq: None }))
-    };
+    let unusable = |reason: String| Ok(Found::Unusable(Loss { reason, ..Loss::default() }));
     let io = |doing| move |source| LogError::Io { path: path.into(), doing, source };
     let head = match head(path) {
         Ok(head) => head,
@@ -142,7 +148,7 @@ fn examine(path: &Path) -> Result<Found, LogError> {
         Ok(version) => Ok(Found::Sound(Sound { conn, version, wal_bytes })),
         Err(LogError::Damaged { detail, .. }) => {
             let (events, last_seq) = count_what_is_readable(&conn);
-            Ok(Found::Unusable(Loss { reason: detail, set_aside: Vec::new(), events, last_seq }))
+            Ok(Found::Unusable(Loss { reason: detail, events, last_seq, ..Loss::default() }))
         }
         Err(other) => Err(other),
     }
@@ -276,16 +282,22 @@ fn sentence(loss: &Loss) -> String {
         [] => "nothing was left to set aside".to_owned(),
         names => format!("set aside: {}", names.join(", ")),
     };
-    format!("The event log could not be used ({}): {events} lost from it; {kept}.", loss.reason)
+    let discarded = match loss.discarded.as_slice() {
+        [] => String::new(),
+        names => format!("; deleted to make room: {}", names.join(", ")),
+    };
+    format!(
+        "The event log could not be used ({}): {events} lost from it; {kept}{discarded}.",
+        loss.reason
+    )
 }
 
 /// Moves the log out of the way. The main file goes first: it without its write-ahead log would look
 /// like a sound, older log, while the write-ahead log alone is found to be an orphan at the next
 /// opening, should this be cut short.
 fn set_aside(path: &Path) -> Result<(), LogError> {
-    let place = |n: u32| with_suffix(path, &format!(".set-aside-{n}"));
-    let taken = |base: &PathBuf| base.exists() || companions(base).iter().any(|file| file.exists());
-    let free = (1..).map(place).find(|base| !taken(base)).expect("some number is free");
+    let last = set_aside_names(path)?.iter().filter_map(|name| number(path, name)).max();
+    let free = with_suffix(path, &format!(".set-aside-{}", last.unwrap_or(0).saturating_add(1)));
     let moved = || {
         rename_if_there(path, &free)?;
         for (from, to) in companions(path).iter().zip(companions(&free)) {
@@ -311,18 +323,51 @@ fn set_aside(path: &Path) -> Result<(), LogError> {
 fn earlier_loss(path: &Path) -> Result<Option<Loss>, LogError> {
     let set_aside = set_aside_names(path)?;
     let reason = "it was set aside before and no other was begun".to_owned();
-    Ok((!set_aside.is_empty()).then_some(Loss { reason, set_aside, events: None, last_seq: None }))
+    Ok((!set_aside.is_empty()).then_some(Loss { reason, set_aside, ..Loss::default() }))
+}
+
+/// Deletes all but the last [`SET_ASIDE_KEPT`] logs that were set aside; the files' names.
+fn discard_oldest(path: &Path) -> Result<Vec<String>, LogError> {
+    let names = set_aside_names(path)?;
+    let numbers: BTreeSet<u32> = names.iter().filter_map(|name| number(path, name)).collect();
+    let Some(first_kept) = numbers.iter().rev().nth(SET_ASIDE_KEPT - 1) else {
+        return Ok(Vec::new());
+    };
+    let mut discarded = names;
+    discarded.retain(|name| number(path, name).is_some_and(|n| n < *first_kept));
+    let delete = || {
+        for name in &discarded {
+            fs::remove_file(directory(path).join(name))?;
+        }
+        sync_directory(path)
+    };
+    delete().map_err(|source| LogError::Io {
+        path: path.into(),
+        doing: "delete what was set aside long ago beside it",
+        source,
+    })?;
+    Ok(discarded)
+}
+
+/// The place of a set-aside file among all of them: 12 of `events.db.set-aside-12-wal`.
+fn number(path: &Path, name: &str) -> Option<u32> {
+    let rest = name.strip_prefix(&set_aside_prefix(path))?;
+    rest.split('-').next()?.parse().ok()
+}
+
+fn set_aside_prefix(path: &Path) -> String {
+    format!("{}.set-aside-", path.file_name().unwrap_or_default().to_string_lossy())
 }
 
 fn set_aside_names(path: &Path) -> Result<Vec<String>, LogError> {
-    let prefix = format!("{}.set-aside-", path.file_name().unwrap_or_default().to_string_lossy());
+    let prefix = set_aside_prefix(path);
     let listed = || {
         let mut names = Vec::new();
         for entry in fs::read_dir(directory(path))? {
             names.push(entry?.file_name().to_string_lossy().into_owned());
         }
         names.retain(|name| name.starts_with(&prefix));
-        names.sort();
+        names.sort_by_key(|name| (number(path, name), name.clone()));
         Ok(names)
     };
     listed().map_err(|source| LogError::Io { path: path.into(), doing: "look around it", source })

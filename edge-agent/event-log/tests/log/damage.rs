@@ -149,6 +149,28 @@ fn damage_after_damage_never_overwrites_what_was_set_aside() {
 }
 
 #[test]
+fn of_many_damaged_logs_the_last_three_are_kept() {
+    let dir = tempdir().unwrap();
+    let path = dir.path().join("events.db");
+    let name = |n: u32| format!("events.db.set-aside-{n}");
+    // Twelve, so that numbers of two digits are compared as numbers.
+    for n in 1..=12_u32 {
+        fs::write(&path, format!("spoilt {n}")).unwrap();
+        fs::write(dir.path().join("events.db-wal"), "its tail").unwrap();
+        let (log, report) = open(&path);
+        let loss = report.loss.unwrap();
+        assert_eq!(loss.set_aside.len(), 2 * n.min(3) as usize);
+        if n > 3 {
+            assert_eq!(loss.discarded, [name(n - 3), name(n - 3) + "-wal"]);
+            let told = &log.events(&Query::default()).unwrap()[0].sentence;
+            assert!(told.contains(&format!("deleted to make room: {}", name(n - 3))), "{told}");
+        }
+        assert!(dir.path().join(name(n)).exists());
+        assert!(!dir.path().join(name(n.saturating_sub(3))).exists());
+    }
+}
+
+#[test]
 fn a_reader_refuses_what_is_no_log_and_leaves_it_alone() {
     let dir = tempdir().unwrap();
     let path = dir.path().join("events.db");
