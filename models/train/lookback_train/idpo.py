@@ -2,8 +2,11 @@
 
 The policy inquires several times about windows that it has never seen; of each window the best and
 the worst inquiry by the AEI utility are a pair. Only the window's own label is used. The loss is
-DPO over turns (Shi et al. 2024, DMPO), plus the likelihood of the better inquiry, plus the verdict
-probe where the policy's own looks have led it.
+DPO over turns (Shi et al. 2024, DMPO), plus the likelihood of the better inquiry.
+
+Where to look is what is learnt here; what is seen and how it is judged stays. So only the upper
+half of the decoder is trained, above the layer in which the sights are read, and the verdict probe
+is held to the reference's: a few hundred windows' labels teach it nothing but these windows.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from torch.nn import functional as F
 from . import oracle
 from .decoder import Shape
 from .examples import TOLD, Batch, Example, Features, collate, encode_pairs, example
-from .sft import Policy
+from .sft import Policy, verdicts
 from .tower import Perception, Trunk
 
 BETA = 0.1
@@ -35,12 +38,15 @@ WORTH_IT = 0.2
 """Least difference in utility of a pair."""
 ANCHOR = 0.2
 """Weight of the likelihood of the better inquiry."""
-PROBE = 0.5
+PROBE = 1.0
+"""Weight of the verdict probe's distance from the reference's."""
+TEMPERATURE = 1.5
+"""Of the rollouts: at 1 a sure policy inquires four times in the same way."""
 PAIRS = 4
 """Pairs of a step: twice as many transcripts."""
 READ = 8
-"""Transcripts of a step whose verdict probe is trained, whatever they were worth."""
-LEARNING_RATE = 2e-4
+"""Transcripts of a step whose verdict probe is held, whatever they were worth."""
+LEARNING_RATE = 1e-4
 
 
 @dataclass
@@ -75,7 +81,13 @@ def preference_loss(
 def per_turn(log_p: Tensor, turns: Tensor) -> Tensor:
     """Sums of the tokens of each turn: `log_p` and `turns` (its number, from 0) `[tokens]`."""
     count = int(turns.max()) + 1
-    return torch.zeros(count, dtype=log_p.dtype).index_add(0, turns, log_p)
+    return log_p.new_zeros(count).index_add(0, turns, log_p)
+
+
+def upper_half(policy: Policy) -> list[nn.Parameter]:
+    """What is trained: the decoder's layers above the one in which the sights are read."""
+    decoder = policy.decoder
+    return list(decoder.layers[(len(decoder.layers) + 1) // 2 :].parameters())
 
 
 def token_log_p(policy: Policy, batch: Batch, hidden: Tensor) -> tuple[Tensor, Tensor]:
@@ -164,7 +176,7 @@ def train(
         return
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    yes, no, pad = tokens
+    yes_no, pad = tokens[:2], tokens[2]
     perception.eval()
     state = torch.load(before, weights_only=True)
     shape = Shape(**{**state["shape"], "mrope_section": tuple(state["shape"]["mrope_section"])})
@@ -172,8 +184,11 @@ def train(
     policy.load_state_dict(state["policy"])
     reference = copy.deepcopy(policy).eval().requires_grad_(False)
     # The merger's running statistics stay as they are: a few hundred steps would only disturb them.
-    policy.eval()
-    optimiser = torch.optim.AdamW(policy.parameters(), LEARNING_RATE, weight_decay=0.0)
+    policy.eval().requires_grad_(False)
+    learning = upper_half(policy)
+    for parameter in learning:
+        parameter.requires_grad_(True)
+    optimiser = torch.optim.AdamW(learning, LEARNING_RATE, weight_decay=0.0)
     started, running = time.time(), np.zeros(4)
     for step in range(1, steps + 1):
         for group in optimiser.param_groups:
@@ -195,14 +210,13 @@ def train(
         likely = -log_p[rows % 2 == 0].mean()
         others = rng.choice(len(everyone), min(READ, len(everyone)), replace=False)
         read = collate([everyone[i] for i in others], features, pad)
-        at_probe = policy.decoder.logits(
-            policy(read, perception)[0][read.probe_rows, read.probe_places]
-        )
-        margin = at_probe[:, yes] - at_probe[:, no]
-        probe = F.binary_cross_entropy_with_logits(margin, read.probe_truth)
+        with torch.no_grad():
+            held = torch.sigmoid(verdicts(reference, read, reference(read, perception)[0], yes_no))
+        margin = verdicts(policy, read, policy(read, perception)[0], yes_no)
+        probe = F.binary_cross_entropy_with_logits(margin, held)
         optimiser.zero_grad()
         (preference + ANCHOR * likely + PROBE * probe).backward()
-        nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(learning, 1.0)
         optimiser.step()
         preferred = np.mean([float(w.detach().sum()) > float(r.detach().sum()) for w, r in both])
         now = np.array([preference.item(), likely.item(), probe.item(), preferred])

@@ -189,7 +189,9 @@ def run(
         rolled = work / f"idpo-{number}-from"
         bundle(before, rolled)
         start = IDPO_SEEDS + (seed * 100 + number) * plan.idpo_windows
-        records = oracle.stream_rollouts(binary, start, plan.idpo_windows, rolled, IDPO_EACH)
+        records = oracle.stream_rollouts(
+            binary, start, plan.idpo_windows, rolled, IDPO_EACH, idpo.TEMPERATURE
+        )
         trunk = Trunk()
         trunk.load_state_dict(state["trunk"])
         windows, features, worth = idpo.collect(records, trunk, tokenizer, _rolled_out(plan))

@@ -100,8 +100,7 @@ def losses(
     weights = batch.learnt[rows, places + 1]
     surprise = F.cross_entropy(spoken, batch.ids[rows, places + 1], reduction="none")
     words = (surprise * weights).sum() / weights.sum()
-    at_probe = policy.decoder.logits(hidden[batch.probe_rows, batch.probe_places])
-    margin = at_probe[:, yes_no[0]] - at_probe[:, yes_no[1]]
+    margin = verdicts(policy, batch, hidden, yes_no)
     probe = F.binary_cross_entropy_with_logits(margin, batch.probe_truth)
     at_pair = middle[batch.pair_rows, batch.pair_places]
     sights, sees = policy.sight(at_pair).view(-1, SIGHTS), batch.sees.flatten()
@@ -121,6 +120,12 @@ def losses(
         ]
     ).mean()
     return Losses(words, probe, sight, harm, shown, when, torch.sigmoid(margin)), hidden
+
+
+def verdicts(policy: Policy, batch: Batch, hidden: Tensor, yes_no: tuple[int, int]) -> Tensor:
+    """The probes' log odds of yes against no, `[probes]`, from the last hidden states."""
+    at_probe = policy.decoder.logits(hidden[batch.probe_rows, batch.probe_places])
+    return at_probe[:, yes_no[0]] - at_probe[:, yes_no[1]]
 
 
 def stamps(batch: Batch) -> tuple[Tensor, Tensor]:
