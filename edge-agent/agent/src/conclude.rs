@@ -211,8 +211,8 @@ impl<'a> Concluder<'a> {
             *said = None;
         }
         self.listener.looked(&name, window, report);
-        // What no window shows any more has ended; sooner, a later look would tell it a second time.
-        for (known, _) in self.incidents.ended(camera, window.start) {
+        // What no look can reach any more has ended; sooner, a later one would tell it a second time.
+        for (known, _) in self.incidents.ended(camera, report.origin) {
             self.end(known)?;
         }
         if let StoppedBy::Failure(why) = &report.outcome.stopped_by {

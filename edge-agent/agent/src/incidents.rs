@@ -100,7 +100,8 @@ impl<E: Clone> Incidents<E> {
         }
     }
 
-    /// Incidents of `camera` that nothing was seen of after `since`; they are closed.
+    /// Incidents of `camera` that nothing was seen of after `since`, from when on the newest look could
+    /// reach; they are closed.
     pub fn ended(&mut self, camera: CameraId, since: MediaTime) -> Vec<(E, Finding)> {
         let over = |o: &Open<E>| o.finding.camera == camera && o.finding.span.end < since;
         let (ended, open) = self.open.drain(..).partition(over);
