@@ -93,7 +93,7 @@ enum Command {
         /// The bundle of the policy.
         #[arg(long)]
         policy: PathBuf,
-        /// Inquiries about each window.
+        /// Inquiries about each window: one as the policy would, the others with a turn by chance.
         #[arg(long, default_value_t = 6)]
         each: u64,
         /// Above 0; 1 leaves the policy's probabilities as they are.

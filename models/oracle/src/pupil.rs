@@ -106,7 +106,7 @@ impl Attendance<'_> {
         Ok(self.session.clone().generate(&self.pupil.grammar, self.pupil.max_tokens)?.text)
     }
 
-    /// Chooses words by chance from now on.
+    /// How words are chosen from now on.
     pub(crate) fn sample(&mut self, sampling: Sampling) {
         self.session.set_sampling(sampling);
     }

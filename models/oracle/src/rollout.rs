@@ -47,8 +47,13 @@ pub struct Rollout {
     pub utility: Utility,
 }
 
+/// Turns that are left to chance, one in each inquiry: later ones are rarely reached.
+const TURNS_BY_CHANCE: u64 = 3;
+
 impl Pupil {
-    /// `count` inquiries of `task` at `temperature`.
+    /// `count` inquiries of `task`: the first as the policy would, and in each further one a single
+    /// turn, the first, second or third, is drawn at `temperature`. What comes of it is the policy's
+    /// own doing again, so that the difference in worth is that of one turn, and not of six.
     ///
     /// # Errors
     /// If the template or the engine fails.
@@ -68,7 +73,8 @@ impl Pupil {
             .map(|number| {
                 // Numbers of one window lie close together; the generator spreads them.
                 let sampling = Sampling::Temperature { t: temperature, seed: seed << 8 | number };
-                self.one(&scene, task, sampling, anomalous, weights, &mut pairs)
+                let chance = number.checked_sub(1).map(|n| (n % TURNS_BY_CHANCE, sampling));
+                self.one(&scene, task, chance, anomalous, weights, &mut pairs)
                     .with_context(|| format!("seed {seed}"))
             })
             .collect::<Result<_>>()?;
@@ -80,13 +86,13 @@ impl Pupil {
         &self,
         scene: &Scene,
         task: &Task,
-        sampling: Sampling,
+        chance: Option<(u64, Sampling)>,
         anomalous: bool,
         weights: &Weights,
         pairs: &mut Vec<[f64; 2]>,
     ) -> Result<Rollout> {
         let Conversation { outcome, segments, readings } =
-            self.converse(scene, task, sampling, None, pairs)?;
+            self.converse(scene, task, chance, None, pairs)?;
         let truth = Truth { anomalous, intervals: None };
         let most = task.setup(self.setup()).budgets.frames;
         let utility = Utility::of(&outcome, &readings, &truth, most, weights);
@@ -104,21 +110,21 @@ impl Pupil {
         let scene = task.scene();
         let teacher = Teacher::new(&task.stories(&scene), task.from_s, (0.0, task.length_s));
         let pairs = &mut vec![];
-        Ok(self.converse(&scene, task, Sampling::Greedy, Some(teacher), pairs)?.outcome)
+        Ok(self.converse(&scene, task, None, Some(teacher), pairs)?.outcome)
     }
 
+    /// `chance`: the number of the turn whose words are drawn, and how.
     fn converse(
         &self,
         scene: &Scene,
         task: &Task,
-        sampling: Sampling,
+        chance: Option<(u64, Sampling)>,
         mut guide: Option<Teacher>,
         pairs: &mut Vec<[f64; 2]>,
     ) -> Result<Conversation> {
         let setup = task.setup(self.setup());
         let limits = setup.limits;
         let mut attendance = self.attend(scene, task.scene.seed, task.from_s)?;
-        attendance.sample(sampling);
         let (mut segments, mut readings, mut newest) = (vec![], vec![], vec![]);
         let mut before = String::new();
         let (mut inquiry, mut effect) = Inquiry::begin(setup);
@@ -144,6 +150,8 @@ impl Pupil {
                     }));
                     newest.clear();
                     let p = attendance.reading()?;
+                    let drawn = chance.filter(|(turn, _)| *turn == readings.len() as u64);
+                    attendance.sample(drawn.map_or(Sampling::Greedy, |(_, sampling)| sampling));
                     readings.push(f64::from(p));
                     let (text, tokens) = match guide.as_mut().map(|t| t.turn(Left::of(&inquiry)).2)
                     {

@@ -1,8 +1,9 @@
 """iDPO: preference training on whole inquiries, ranked by what they were worth.
 
-The policy inquires several times about windows that it has never seen; of each window the best and
-the worst inquiry by the AEI utility are a pair. Only the window's own label is used. The loss is
-DPO over turns (Shi et al. 2024, DMPO), plus the likelihood of the better inquiry.
+The policy inquires several times about windows that it has never seen, a turn of each left to
+chance; of each window the best and the worst inquiry by the AEI utility are a pair. Only the
+window's own label is used. The loss is DPO over turns (Shi et al. 2024, DMPO), plus the likelihood
+of the better inquiry.
 
 Where to look is what is learnt here; what is seen and how it is judged stays. So only the upper
 half of the decoder is trained, above the layer in which the sights are read, and the verdict probe
@@ -41,12 +42,12 @@ ANCHOR = 0.2
 PROBE = 1.0
 """Weight of the verdict probe's distance from the reference's."""
 TEMPERATURE = 1.5
-"""Of the rollouts: at 1 a sure policy inquires four times in the same way."""
+"""Of the turns that are drawn: at 1 a sure policy says the same again."""
 PAIRS = 4
 """Pairs of a step: twice as many transcripts."""
 READ = 8
 """Transcripts of a step whose verdict probe is held, whatever they were worth."""
-LEARNING_RATE = 1e-4
+LEARNING_RATE = 3e-4
 
 
 @dataclass

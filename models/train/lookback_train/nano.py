@@ -45,7 +45,7 @@ PLANS = {
     "full": Plan(5200, 200, 100, 30, 500, 12000, 250, 0, 600, 150),
     "tiny": Plan(60, 3, 100, 1, 60, 60, 20, 1, 12, 6),
 }
-IDPO_EACH = 4
+IDPO_EACH = 6
 IDPO_SEEDS = oracle.TRAIN + 4_000_000
 """Seeds that perception and SFT do not see with a `--seed` of 0 to 3: the utility rests on the
 policy's own readings."""
