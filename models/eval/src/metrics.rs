@@ -1,5 +1,7 @@
 //! Areas under curves, ties grouped: equal scores are one threshold, whatever order they come in.
 
+use std::collections::BTreeMap;
+
 /// Area under the ROC curve, 0 to 1; `None` unless both classes occur.
 ///
 /// The Mann-Whitney statistic: the probability that a positive scores higher than a negative, ties
@@ -20,6 +22,53 @@ pub fn roc_auc(scores: &[f64], truth: &[bool]) -> Option<f64> {
         before += group.positives;
     }
     Some(won / (positives * negatives))
+}
+
+/// [`roc_auc`] of many parts taken together, for resampling: what each part has at each score is
+/// counted once, and taking parts together is adding up.
+pub struct AucOfParts {
+    /// Of each part: place of a score among all, from the highest, and the positives and negatives.
+    parts: Vec<Vec<(usize, f64, f64)>>,
+    scores: usize,
+}
+
+impl AucOfParts {
+    /// Scores and truth of each part.
+    ///
+    /// # Panics
+    /// If the lengths of a part differ.
+    pub fn new(parts: &[(&[f64], Vec<bool>)]) -> Self {
+        let mut scores: Vec<f64> = parts.iter().flat_map(|(scores, _)| *scores).copied().collect();
+        scores.sort_by(|a, b| b.total_cmp(a));
+        scores.dedup_by(|a, b| a.total_cmp(b).is_eq());
+        let place = |score: f64| scores.partition_point(|s| s.total_cmp(&score).is_gt());
+        let counted = |(of_part, truth): &(&[f64], Vec<bool>)| {
+            assert_eq!(of_part.len(), truth.len(), "one truth for each score");
+            let mut counts = BTreeMap::new();
+            for (&score, &positive) in of_part.iter().zip(truth) {
+                let (positives, negatives) = counts.entry(place(score)).or_insert((0.0, 0.0));
+                *(if positive { positives } else { negatives }) += 1.0;
+            }
+            counts.into_iter().map(|(place, (p, n))| (place, p, n)).collect()
+        };
+        Self { parts: parts.iter().map(counted).collect(), scores: scores.len() }
+    }
+
+    /// Of these parts, each as often as it is named; `None` without both classes.
+    pub fn of(&self, parts: &[usize]) -> Option<f64> {
+        let mut groups = vec![(0.0, 0.0); self.scores];
+        for &(place, positives, negatives) in parts.iter().flat_map(|&part| &self.parts[part]) {
+            groups[place].0 += positives;
+            groups[place].1 += negatives;
+        }
+        let (mut before, mut passed, mut won) = (0.0, 0.0, 0.0);
+        for (positives, negatives) in groups {
+            won += negatives * (before + positives / 2.0);
+            before += positives;
+            passed += negatives;
+        }
+        (before > 0.0 && passed > 0.0).then(|| won / (before * passed))
+    }
 }
 
 /// The two conventions for the area under the precision-recall curve.
@@ -140,6 +189,26 @@ mod tests {
         assert_eq!(roc_auc(&[0.1, 0.2], &[true, true]), None);
         assert_eq!(average_precision(&[0.1], &[false], PrArea::Step), None);
         assert_eq!(roc_auc(&[], &[]), None);
+    }
+
+    proptest! {
+        #[test]
+        fn parts_taken_together_are_one_whole(
+            parts in prop::collection::vec(
+                prop::collection::vec((0u8..6, any::<bool>()), 0..8), 1..6),
+            drawn in prop::collection::vec(any::<prop::sample::Index>(), 0..8),
+        ) {
+            let score = |(s, _): &(u8, bool)| f64::from(*s) / 5.0;
+            let each: Vec<(Vec<f64>, Vec<bool>)> = parts
+                .iter()
+                .map(|part| (part.iter().map(score).collect(), part.iter().map(|p| p.1).collect()))
+                .collect();
+            let parts: Vec<_> = each.iter().map(|(s, t)| (&s[..], t.clone())).collect();
+            let drawn: Vec<usize> = drawn.iter().map(|i| i.index(parts.len())).collect();
+            let scores: Vec<f64> = drawn.iter().flat_map(|&i| each[i].0.clone()).collect();
+            let truth: Vec<bool> = drawn.iter().flat_map(|&i| each[i].1.clone()).collect();
+            prop_assert_eq!(AucOfParts::new(&parts).of(&drawn), roc_auc(&scores, &truth));
+        }
     }
 
     #[test]

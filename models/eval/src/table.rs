@@ -2,7 +2,7 @@
 
 use crate::{
     Estimate, Watched, bootstrap, curve,
-    metrics::{alarms, roc_auc},
+    metrics::{AucOfParts, alarms, roc_auc},
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -114,11 +114,13 @@ const COMPARED: [(&str, Metric); 5] = [
     ("frames_used", frames_used),
 ];
 
-type Metric = fn(&Run, &[Truth], &[usize]) -> Option<f64>;
+/// Of a run, what can be counted once for all resamples; then the value of any videos.
+type Metric = for<'a> fn(&'a Run, &'a [Truth]) -> Statistic<'a>;
+type Statistic<'a> = Box<dyn Fn(&[usize]) -> Option<f64> + 'a>;
 
 /// The row of a method; moments scored at or above `threshold` are alarmed.
 pub fn row(run: &Run, truths: &[Truth], threshold: f64) -> Row {
-    let of = |metric: Metric| bootstrap(truths.len(), |rows| metric(run, truths, rows));
+    let of = |metric: Metric| bootstrap(truths.len(), metric(run, truths));
     Row {
         method: run.method.clone(),
         frames: run.frames,
@@ -126,12 +128,10 @@ pub fn row(run: &Run, truths: &[Truth], threshold: f64) -> Row {
         frame_auc: of(frame_auc),
         alias_auc: of(alias_auc),
         video_auc: of(video_auc),
-        iou: bootstrap(truths.len(), |rows| iou(run, truths, rows, threshold)),
+        iou: bootstrap(truths.len(), iou(run, truths, threshold)),
         utility: of(utility),
         frames_used: of(frames_used),
-        false_alarms_per_hour: bootstrap(truths.len(), |rows| {
-            false_alarms(run, truths, rows, threshold)
-        }),
+        false_alarms_per_hour: bootstrap(truths.len(), false_alarms(run, truths, threshold)),
         label_right: of(label_right),
         rates: (1..20).map(|i| rates(run, truths, f64::from(i) / 20.0)).collect(),
         kinds: kinds(run, truths),
@@ -155,17 +155,19 @@ fn kinds(run: &Run, truths: &[Truth]) -> Vec<Kind> {
             .filter(|&i| truths[i].intervals.is_empty() || has(&truths[i]))
             .collect();
         let videos = rows.iter().filter(|&&i| !truths[i].intervals.is_empty()).count();
-        Kind { label: label.clone(), videos, auc: video_auc(run, truths, &rows) }
+        Kind { label: label.clone(), videos, auc: video_auc(run, truths)(&rows) }
     };
     labels.into_iter().map(one).collect()
 }
 
-fn label_right(run: &Run, truths: &[Truth], rows: &[usize]) -> Option<f64> {
-    let anomalous = rows.iter().filter(|&&i| !truths[i].intervals.is_empty());
-    mean(anomalous.filter_map(|&i| {
-        let named = run.watched[i].label.as_ref()?;
-        Some(f64::from(u8::from(truths[i].labels.contains(named))))
-    }))
+fn label_right<'a>(run: &'a Run, truths: &'a [Truth]) -> Statistic<'a> {
+    Box::new(|rows| {
+        let anomalous = rows.iter().filter(|&&i| !truths[i].intervals.is_empty());
+        mean(anomalous.filter_map(|&i| {
+            let named = run.watched[i].label.as_ref()?;
+            Some(f64::from(u8::from(truths[i].labels.contains(named))))
+        }))
+    })
 }
 
 /// What `a` has over `b`, of every metric that both have; each is one method with one budget, of one
@@ -175,8 +177,9 @@ pub fn differences(a: &[&Run], b: &[&Run], truths: &[Truth]) -> Vec<Difference> 
     COMPARED
         .into_iter()
         .filter_map(|(metric, of)| {
-            let of = |runs: &[&Run], rows: &[usize]| of_trainings(runs, truths, rows, of);
-            let estimate = bootstrap(truths.len(), |rows| Some(of(a, rows)? - of(b, rows)?))?;
+            let of = |runs| of_trainings(runs, truths, of);
+            let (of_a, of_b) = (of(a), of(b));
+            let estimate = bootstrap(truths.len(), |rows| Some(of_a(rows)? - of_b(rows)?))?;
             let (a, b, frames) = (first.method.clone(), second.method.clone(), first.frames);
             Some(Difference { a, b, frames, metric, estimate })
         })
@@ -190,81 +193,95 @@ pub fn gap_closed(
     oracle: &[&Run],
     truths: &[Truth],
 ) -> Option<Estimate> {
+    let [active, passive, oracle] =
+        [active, passive, oracle].map(|runs| of_trainings(runs, truths, video_auc));
     bootstrap(truths.len(), |rows| {
-        let of = |runs| of_trainings(runs, truths, rows, video_auc);
-        let gap = of(oracle)? - of(passive)?;
-        (gap > 0.0).then_some((of(active)? - of(passive)?) / gap)
+        let gap = oracle(rows)? - passive(rows)?;
+        (gap > 0.0).then_some((active(rows)? - passive(rows)?) / gap)
     })
 }
 
 /// The fewest frames of those in `passive` with which its video AUC is that of `active`.
 pub fn frames_to_match(active: &[&Run], passive: &[&Run], truths: &[Truth]) -> Option<u32> {
     let rows: Vec<usize> = (0..truths.len()).collect();
-    let reached = of_trainings(active, truths, &rows, video_auc)?;
+    let reached = of_trainings(active, truths, video_auc)(&rows)?;
     let budgets: BTreeSet<u32> = passive.iter().map(|r| r.frames).collect();
     budgets.into_iter().find(|&frames| {
         let runs: Vec<&Run> = passive.iter().copied().filter(|r| r.frames == frames).collect();
-        of_trainings(&runs, truths, &rows, video_auc).is_some_and(|auc| auc >= reached)
+        of_trainings(&runs, truths, video_auc)(&rows).is_some_and(|auc| auc >= reached)
     })
 }
 
-fn of_trainings(runs: &[&Run], truths: &[Truth], rows: &[usize], of: Metric) -> Option<f64> {
-    let each: Option<Vec<f64>> = runs.iter().map(|run| of(run, truths, rows)).collect();
-    mean(each?.into_iter())
+/// The mean of several trainings.
+fn of_trainings<'a>(runs: &[&'a Run], truths: &'a [Truth], of: Metric) -> Statistic<'a> {
+    let each: Vec<Statistic> = runs.iter().map(|run| of(run, truths)).collect();
+    Box::new(move |rows| {
+        let values: Option<Vec<f64>> = each.iter().map(|of| of(rows)).collect();
+        mean(values?.into_iter())
+    })
 }
 
-fn video_auc(run: &Run, truths: &[Truth], rows: &[usize]) -> Option<f64> {
-    let scores: Vec<f64> = rows.iter().map(|&i| run.watched[i].p).collect();
-    let truth: Vec<bool> = rows.iter().map(|&i| !truths[i].intervals.is_empty()).collect();
-    roc_auc(&scores, &truth)
+fn video_auc<'a>(run: &'a Run, truths: &'a [Truth]) -> Statistic<'a> {
+    Box::new(|rows| {
+        let scores: Vec<f64> = rows.iter().map(|&i| run.watched[i].p).collect();
+        let truth: Vec<bool> = rows.iter().map(|&i| !truths[i].intervals.is_empty()).collect();
+        roc_auc(&scores, &truth)
+    })
 }
 
-fn utility(run: &Run, _: &[Truth], rows: &[usize]) -> Option<f64> {
-    let each: Option<Vec<f64>> = rows.iter().map(|&i| run.watched[i].utility).collect();
-    mean(each?.into_iter())
+fn utility<'a>(run: &'a Run, _: &'a [Truth]) -> Statistic<'a> {
+    Box::new(|rows| {
+        let each: Option<Vec<f64>> = rows.iter().map(|&i| run.watched[i].utility).collect();
+        mean(each?.into_iter())
+    })
 }
 
-fn frames_used(run: &Run, _: &[Truth], rows: &[usize]) -> Option<f64> {
-    mean(rows.iter().map(|&i| f64::from(run.watched[i].frames)))
+fn frames_used<'a>(run: &'a Run, _: &'a [Truth]) -> Statistic<'a> {
+    Box::new(|rows| mean(rows.iter().map(|&i| f64::from(run.watched[i].frames))))
 }
 
-fn alias_auc(run: &Run, truths: &[Truth], rows: &[usize]) -> Option<f64> {
-    let aliased: Vec<usize> = rows.iter().copied().filter(|&i| run.aliased[i]).collect();
-    video_auc(run, truths, &aliased)
+fn alias_auc<'a>(run: &'a Run, truths: &'a [Truth]) -> Statistic<'a> {
+    let all = video_auc(run, truths);
+    Box::new(move |rows| all(&rows.iter().copied().filter(|&i| run.aliased[i]).collect::<Vec<_>>()))
 }
 
-fn frame_auc(run: &Run, truths: &[Truth], rows: &[usize]) -> Option<f64> {
-    let (mut scores, mut truth) = (vec![], vec![]);
-    for &i in rows {
-        scores.extend_from_slice(&run.watched[i].curve);
-        truth.extend(curve::truth(truths[i].length_s, &truths[i].intervals));
-    }
-    roc_auc(&scores, &truth)
+fn frame_auc<'a>(run: &'a Run, truths: &'a [Truth]) -> Statistic<'a> {
+    let videos: Vec<(&[f64], Vec<bool>)> = run
+        .watched
+        .iter()
+        .zip(truths)
+        .map(|(watched, t)| (&watched.curve[..], curve::truth(t.length_s, &t.intervals)))
+        .collect();
+    let videos = AucOfParts::new(&videos);
+    Box::new(move |rows| videos.of(rows))
 }
 
-fn iou(run: &Run, truths: &[Truth], rows: &[usize], threshold: f64) -> Option<f64> {
-    let anomalous = rows.iter().filter(|&&i| !truths[i].intervals.is_empty());
-    mean(anomalous.map(|&i| {
-        let truth = curve::truth(truths[i].length_s, &truths[i].intervals);
-        let both = run.watched[i].curve.iter().zip(truth).map(|(&s, t)| (s >= threshold, t));
+fn iou<'a>(run: &'a Run, truths: &'a [Truth], threshold: f64) -> Statistic<'a> {
+    let of_video = |(watched, truth): (&Watched, &Truth)| {
+        let marked = curve::truth(truth.length_s, &truth.intervals);
+        let both = watched.curve.iter().zip(marked).map(|(&s, t)| (s >= threshold, t));
         let (mut common, mut either) = (0.0, 0.0f64);
         for (alarmed, true_) in both {
             common += f64::from(u8::from(alarmed && true_));
             either += f64::from(u8::from(alarmed || true_));
         }
-        common / either.max(1.0)
-    }))
+        (!truth.intervals.is_empty()).then(|| common / either.max(1.0))
+    };
+    let each: Vec<Option<f64>> = run.watched.iter().zip(truths).map(of_video).collect();
+    Box::new(move |rows| mean(rows.iter().filter_map(|&i| each[i])))
 }
 
-fn false_alarms(run: &Run, truths: &[Truth], rows: &[usize], threshold: f64) -> Option<f64> {
-    let (mut count, mut hours) = (0.0, 0.0);
-    for &i in rows {
-        let truth = curve::truth(truths[i].length_s, &truths[i].intervals);
-        let found = alarms(&run.watched[i].curve, &truth, threshold, 1.0 / curve::STEP_S);
-        count += found.false_alarms as f64;
-        hours += truths[i].length_s / 3600.0;
-    }
-    (hours > 0.0).then(|| count / hours)
+fn false_alarms<'a>(run: &'a Run, truths: &'a [Truth], threshold: f64) -> Statistic<'a> {
+    let of_video = |(watched, truth): (&Watched, &Truth)| {
+        let marked = curve::truth(truth.length_s, &truth.intervals);
+        alarms(&watched.curve, &marked, threshold, 1.0 / curve::STEP_S).false_alarms as f64
+    };
+    let counts: Vec<f64> = run.watched.iter().zip(truths).map(of_video).collect();
+    Box::new(move |rows| {
+        let hours: f64 = rows.iter().map(|&i| truths[i].length_s / 3600.0).sum();
+        let count: f64 = rows.iter().map(|&i| counts[i]).sum();
+        (hours > 0.0).then(|| count / hours)
+    })
 }
 
 fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
