@@ -326,7 +326,8 @@ fn earlier_loss(path: &Path) -> Result<Option<Loss>, LogError> {
     Ok((!set_aside.is_empty()).then_some(Loss { reason, set_aside, ..Loss::default() }))
 }
 
-/// Deletes all but the last [`SET_ASIDE_KEPT`] logs that were set aside; the files' names.
+/// Deletes all but the last [`SET_ASIDE_KEPT`] logs that were set aside; the files' names. What cannot
+/// be deleted stays: the log opens.
 fn discard_oldest(path: &Path) -> Result<Vec<String>, LogError> {
     let names = set_aside_names(path)?;
     let numbers: BTreeSet<u32> = names.iter().filter_map(|name| number(path, name)).collect();
@@ -335,17 +336,13 @@ fn discard_oldest(path: &Path) -> Result<Vec<String>, LogError> {
     };
     let mut discarded = names;
     discarded.retain(|name| number(path, name).is_some_and(|n| n < *first_kept));
-    let delete = || {
-        for name in &discarded {
-            fs::remove_file(directory(path).join(name))?;
+    discarded.retain(|name| match fs::remove_file(directory(path).join(name)) {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::warn!(file = name, %error, "what was set aside long ago cannot be deleted");
+            false
         }
-        sync_directory(path)
-    };
-    delete().map_err(|source| LogError::Io {
-        path: path.into(),
-        doing: "delete what was set aside long ago beside it",
-        source,
-    })?;
+    });
     Ok(discarded)
 }
 

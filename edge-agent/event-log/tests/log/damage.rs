@@ -171,6 +171,21 @@ fn of_many_damaged_logs_the_last_three_are_kept() {
 }
 
 #[test]
+fn what_cannot_be_deleted_does_not_keep_the_log_from_opening() {
+    let dir = tempdir().unwrap();
+    let path = dir.path().join("events.db");
+    // A folder where a file was: it can no more be deleted as one than a file on a broken card.
+    fs::create_dir(dir.path().join("events.db.set-aside-1")).unwrap();
+    for n in 2..=5 {
+        fs::write(&path, "spoilt").unwrap();
+        let loss = open(&path).1.loss.unwrap();
+        assert!(loss.set_aside.contains(&format!("events.db.set-aside-{n}")));
+        let gone = if n == 5 { vec!["events.db.set-aside-2"] } else { vec![] };
+        assert_eq!(loss.discarded, gone);
+    }
+}
+
+#[test]
 fn a_reader_refuses_what_is_no_log_and_leaves_it_alone() {
     let dir = tempdir().unwrap();
     let path = dir.path().join("events.db");
