@@ -36,8 +36,8 @@ holds 'inquiries begin with a glance, and at least one of them looked back befor
     and any(s["op"] in ("backtrack", "expand", "sample")
             for r in rows if r.get("kind") != "health" for s in r["trajectory"])'
 
-# Its crash is found again by a look that reaches far before its own window.
-check 'six more minutes' timeout 200 "$lookback" run --camera 'sim:seed=9002,minutes=6,speed=max' --data-dir E
+# The crash of this seed is found once more, much later, by a look that reaches far before its own window.
+check 'six minutes of another scene end by themselves' timeout 200 "$lookback" run --camera 'sim:seed=9002,minutes=6,speed=max' --data-dir E
 "$lookback" events --data-dir E --kind incidents --limit 1000 --json >once.json
 holds 'an incident that later looks find again is told once' once.json '
     rows and all(a["end_s"] < b["start_s"] or b["end_s"] < a["start_s"]

@@ -296,7 +296,7 @@ fn sentence(loss: &Loss) -> String {
 /// like a sound, older log, while the write-ahead log alone is found to be an orphan at the next
 /// opening, should this be cut short.
 fn set_aside(path: &Path) -> Result<(), LogError> {
-    let last = set_aside_names(path)?.iter().filter_map(|name| number(path, name)).max();
+    let last = set_aside_names(path)?.iter().filter_map(|name| set_aside_number(path, name)).max();
     let free = with_suffix(path, &format!(".set-aside-{}", last.unwrap_or(0).saturating_add(1)));
     let moved = || {
         rename_if_there(path, &free)?;
@@ -330,12 +330,13 @@ fn earlier_loss(path: &Path) -> Result<Option<Loss>, LogError> {
 /// be deleted stays: the log opens.
 fn discard_oldest(path: &Path) -> Result<Vec<String>, LogError> {
     let names = set_aside_names(path)?;
-    let numbers: BTreeSet<u32> = names.iter().filter_map(|name| number(path, name)).collect();
+    let numbers: BTreeSet<u32> =
+        names.iter().filter_map(|name| set_aside_number(path, name)).collect();
     let Some(first_kept) = numbers.iter().rev().nth(SET_ASIDE_KEPT - 1) else {
         return Ok(Vec::new());
     };
     let mut discarded = names;
-    discarded.retain(|name| number(path, name).is_some_and(|n| n < *first_kept));
+    discarded.retain(|name| set_aside_number(path, name).is_some_and(|n| n < *first_kept));
     discarded.retain(|name| match fs::remove_file(directory(path).join(name)) {
         Ok(()) => true,
         Err(error) => {
@@ -347,7 +348,7 @@ fn discard_oldest(path: &Path) -> Result<Vec<String>, LogError> {
 }
 
 /// The place of a set-aside file among all of them: 12 of `events.db.set-aside-12-wal`.
-fn number(path: &Path, name: &str) -> Option<u32> {
+fn set_aside_number(path: &Path, name: &str) -> Option<u32> {
     let rest = name.strip_prefix(&set_aside_prefix(path))?;
     rest.split('-').next()?.parse().ok()
 }
@@ -364,7 +365,7 @@ fn set_aside_names(path: &Path) -> Result<Vec<String>, LogError> {
             names.push(entry?.file_name().to_string_lossy().into_owned());
         }
         names.retain(|name| name.starts_with(&prefix));
-        names.sort_by_key(|name| (number(path, name), name.clone()));
+        names.sort_by_key(|name| (set_aside_number(path, name), name.clone()));
         Ok(names)
     };
     listed().map_err(|source| LogError::Io { path: path.into(), doing: "look around it", source })

@@ -108,7 +108,7 @@ fn rollouts_differ_by_chance_and_are_worth_what_they_say() {
     let (mut different, mut of) = (0, 0);
     for seed in 4_000_000..4_000_006 {
         let task = Task::drawn(seed);
-        let it = pupil.roll_out(&task, 4, 1.5, &weights).unwrap();
+        let it = pupil.roll_out(&task, 4, 1.0, &weights).unwrap();
         assert_eq!(it.rollouts.len(), 4);
         let said = |r: &Rollout| {
             let policy = r.segments.iter().filter_map(|s| match s {
@@ -137,7 +137,7 @@ fn rollouts_differ_by_chance_and_are_worth_what_they_say() {
             let alike = own.iter().zip(&other).take_while(|(a, b)| a == b).count();
             assert!(alike >= drawn.min(own.len()), "turn {drawn} is the first by chance: {alike}");
         }
-        let again = pupil.roll_out(&task, 4, 1.5, &weights).unwrap();
+        let again = pupil.roll_out(&task, 4, 1.0, &weights).unwrap();
         assert_eq!(
             said(&again.rollouts[2]),
             said(&it.rollouts[2]),

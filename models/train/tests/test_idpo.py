@@ -100,3 +100,8 @@ def test_training_moves_the_policy_from_the_worse_to_the_better(
         return float(log_p[rows == 0].sum() - log_p[rows == 1].sum())
 
     assert prefers(tmp_path / "after.pt") > prefers(before) + 0.1
+    old, new = (
+        torch.load(path, weights_only=True)["policy"] for path in (before, tmp_path / "after.pt")
+    )
+    moved = {name.split(".")[2] for name in old if not torch.equal(old[name], new[name])}
+    assert moved == {"1"}, "the upper of two layers moves, and nothing else"
