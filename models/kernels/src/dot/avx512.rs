@@ -1,0 +1,198 @@
+//! AVX-512 with VNNI: sixteen rows in a register.
+//!
+//! One row of activations is bound by memory. With eight it is bound by the integer products: each
+//! line of weights is loaded and unpacked once and multiplied eight times, with an activation that
+//! the instruction itself spreads over the register; three more instructions for each block and row
+//! bring the scales in.
+
+use crate::{Activations, BLOCK, Format, Matrix, ROWS, activations::Row, matrix::SCALES};
+use std::{
+    arch::{asm, x86_64::*},
+    array,
+    ops::Range,
+};
+
+pub(super) fn panel(
+    matrix: &Matrix,
+    number: usize,
+    x: &Activations,
+    mut rows: Range<usize>,
+    put: &mut impl FnMut(usize, &[f32; ROWS]),
+) {
+    while !rows.is_empty() {
+        // SAFETY: this module is called only where the CPU has these features.
+        rows.start += unsafe {
+            match rows.len() {
+                8.. => several::<8>(matrix, number, x, rows.start, put),
+                4.. => several::<4>(matrix, number, x, rows.start, put),
+                2.. => several::<2>(matrix, number, x, rows.start, put),
+                _ => several::<1>(matrix, number, x, rows.start, put),
+            }
+        };
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,f16c")]
+fn several<const N: usize>(
+    matrix: &Matrix,
+    number: usize,
+    x: &Activations,
+    first: usize,
+    put: &mut impl FnMut(usize, &[f32; ROWS]),
+) -> usize {
+    let rows: [Row<'_>; N] = array::from_fn(|n| x.row(first + n));
+    let sums = match matrix.format() {
+        Format::Q4_0 => q4(matrix.panel(number), &rows),
+        Format::Q8_0 => q8(matrix.panel(number), &rows),
+    };
+    for (n, sums) in sums.into_iter().enumerate() {
+        let mut out = [0f32; ROWS];
+        // SAFETY: sixteen numbers go to where sixteen numbers are.
+        unsafe { _mm512_storeu_ps(out.as_mut_ptr(), sums) };
+        put(first + n, &out);
+    }
+    N
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,f16c")]
+fn q4<const N: usize>(panel: &[u8], rows: &[Row<'_>; N]) -> [__m512; N] {
+    let mut sums = [_mm512_setzero_ps(); N];
+    let blocks = rows[0].codes.len();
+    let pairs = &panel.as_chunks::<{ Format::Q4_0.pair() }>().0[..blocks.div_ceil(2)];
+    let rows: [Row<'_>; N] = array::from_fn(|n| rows[n].of(blocks));
+    for b in 0..blocks {
+        const CODES: usize = Format::Q4_0.codes();
+        let pair = &pairs[b / 2];
+        let (lines, scales) =
+            (&pair[b % 2 * CODES..][..CODES], &pair[2 * CODES + b % 2 * SCALES..]);
+        // Codes are 8 too large.
+        let mut dots: [__m512i; N] = array::from_fn(|n| _mm512_set1_epi32(-8 * rows[n].sums[b]));
+        prefetch(lines.as_ptr());
+        eight::<0, 4, N>(&lines[..64], &mut dots, &rows, b);
+        eight::<8, 12, N>(&lines[64..128], &mut dots, &rows, b);
+        eight::<16, 20, N>(&lines[128..192], &mut dots, &rows, b);
+        eight::<24, 28, N>(&lines[192..], &mut dots, &rows, b);
+        scale(&mut sums, scales, &dots, &rows, b);
+    }
+    sums
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,f16c")]
+fn q8<const N: usize>(panel: &[u8], rows: &[Row<'_>; N]) -> [__m512; N] {
+    let mut sums = [_mm512_setzero_ps(); N];
+    let blocks = rows[0].codes.len();
+    let pairs = &panel.as_chunks::<{ Format::Q8_0.pair() }>().0[..blocks.div_ceil(2)];
+    let rows: [Row<'_>; N] = array::from_fn(|n| rows[n].of(blocks));
+    for b in 0..blocks {
+        const CODES: usize = Format::Q8_0.codes();
+        let pair = &pairs[b / 2];
+        let (lines, scales) =
+            (&pair[b % 2 * CODES..][..CODES], &pair[2 * CODES + b % 2 * SCALES..]);
+        // Codes are 128 too large.
+        let mut dots: [__m512i; N] = array::from_fn(|n| _mm512_set1_epi32(-128 * rows[n].sums[b]));
+        prefetch(lines.as_ptr());
+        prefetch(lines[256..].as_ptr());
+        four::<0, N>(lines, &mut dots, &rows, b);
+        four::<4, N>(lines, &mut dots, &rows, b);
+        four::<8, N>(lines, &mut dots, &rows, b);
+        four::<12, N>(lines, &mut dots, &rows, b);
+        four::<16, N>(lines, &mut dots, &rows, b);
+        four::<20, N>(lines, &mut dots, &rows, b);
+        four::<24, N>(lines, &mut dots, &rows, b);
+        four::<28, N>(lines, &mut dots, &rows, b);
+        scale(&mut sums, scales, &dots, &rows, b);
+    }
+    sums
+}
+
+/// A line of 4 bits: columns `LOW` to `LOW + 3` of the block in the low halves of its bytes, `HIGH`
+/// to `HIGH + 3` in the high ones.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn eight<const LOW: usize, const HIGH: usize, const N: usize>(
+    line: &[u8],
+    dots: &mut [__m512i; N],
+    rows: &[Row<'_>; N],
+    b: usize,
+) {
+    let (line, low) = (load(line), _mm512_set1_epi8(15));
+    let halves = [_mm512_and_si512(line, low), _mm512_and_si512(_mm512_srli_epi16::<4>(line), low)];
+    for n in 0..N {
+        dots[n] = dot::<LOW>(dots[n], halves[0], &rows[n].codes[b]);
+        dots[n] = dot::<HIGH>(dots[n], halves[1], &rows[n].codes[b]);
+    }
+}
+
+/// A line of 8 bits: columns `FIRST` to `FIRST + 3` of the block.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn four<const FIRST: usize, const N: usize>(
+    lines: &[u8],
+    dots: &mut [__m512i; N],
+    rows: &[Row<'_>; N],
+    b: usize,
+) {
+    let weights = load(&lines[FIRST * 16..][..64]);
+    for n in 0..N {
+        dots[n] = dot::<FIRST>(dots[n], weights, &rows[n].codes[b]);
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,f16c")]
+fn scale<const N: usize>(
+    sums: &mut [__m512; N],
+    scales: &[u8],
+    dots: &[__m512i; N],
+    rows: &[Row<'_>; N],
+    b: usize,
+) {
+    let scales = &scales[..SCALES];
+    // SAFETY: 32 bytes are read from where 32 bytes are.
+    let scales = unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(scales.as_ptr().cast())) };
+    for n in 0..N {
+        let scale = _mm512_mul_ps(scales, _mm512_set1_ps(rows[n].scales[b]));
+        sums[n] = _mm512_fmadd_ps(scale, _mm512_cvtepi32_ps(dots[n]), sums[n]);
+    }
+}
+
+/// Asks for the lines of some blocks ahead: the CPU's own guess ends at every page.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn prefetch(block: *const u8) {
+    const AHEAD: usize = 2048;
+    for line in 0..4 {
+        _mm_prefetch::<_MM_HINT_T0>(block.wrapping_add(AHEAD + line * 64).cast());
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load(line: &[u8]) -> __m512i {
+    assert!(line.len() == 64);
+    // SAFETY: 64 bytes are read from where 64 bytes are.
+    unsafe { _mm512_loadu_si512(line.as_ptr().cast()) }
+}
+
+/// Adds to each sum the products of its row's four weights with activations `FIRST` to `FIRST + 3`
+/// of a block, which are the same for every row.
+///
+/// As the compiler writes it, the activations go through a general register on their way, which
+/// costs more than the product; the instruction itself can read and spread them.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vnni")]
+fn dot<const FIRST: usize>(mut sums: __m512i, weights: __m512i, codes: &[i8; BLOCK]) -> __m512i {
+    const { assert!(FIRST + 4 <= BLOCK) };
+    // SAFETY: four bytes are read from where four bytes are.
+    unsafe {
+        asm!(
+            "vpdpbusd {sums}, {weights}, dword ptr [{codes} + {first}]{{1to16}}",
+            sums = inout(zmm_reg) sums,
+            weights = in(zmm_reg) weights,
+            codes = in(reg) codes.as_ptr(),
+            first = const FIRST,
+            options(pure, readonly, nostack, preserves_flags),
+        );
+    }
+    sums
+}
