@@ -74,17 +74,45 @@ impl Bundle {
     /// # Errors
     /// If the manifest lists no such part, or its file is gone or has changed since.
     pub fn read(&self, name: &str) -> Result<Vec<u8>, BundleError> {
-        let part = self.manifest.parts.get(name).ok_or_else(|| BundleError::PartNotListed {
+        let mut bytes = vec![0; self.length(name)?];
+        self.read_into(name, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Length of a part in bytes.
+    ///
+    /// # Errors
+    /// If the manifest lists no such part.
+    pub fn length(&self, name: &str) -> Result<usize, BundleError> {
+        Ok(self.part(name)?.bytes as usize)
+    }
+
+    /// [`Bundle::read`] into memory of the caller's choice, as long as the part.
+    ///
+    /// # Errors
+    /// As [`Bundle::read`]; `bytes` are then not to be used.
+    ///
+    /// # Panics
+    /// If `bytes` is not as long as the part.
+    pub fn read_into(&self, name: &str, bytes: &mut [u8]) -> Result<(), BundleError> {
+        /// Read, then hashed while it is still in the cache.
+        const PIECE: usize = 1 << 20;
+        let part = self.part(name)?;
+        assert_eq!(bytes.len() as u64, part.bytes);
+        let mut file = self.open_part(name, part)?;
+        let mut hasher = blake3::Hasher::new();
+        for piece in bytes.chunks_mut(PIECE) {
+            file.read_exact(piece).map_err(|source| self.unreadable(name, part, source))?;
+            hasher.update(piece);
+        }
+        check_hash(name, part, hasher.finalize())
+    }
+
+    fn part(&self, name: &str) -> Result<&Part, BundleError> {
+        self.manifest.parts.get(name).ok_or_else(|| BundleError::PartNotListed {
             name: self.manifest.name.clone(),
             part: name.to_owned(),
-        })?;
-        let file = self.open_part(name, part)?;
-        let mut bytes = Vec::with_capacity(part.bytes as usize);
-        file.take(part.bytes)
-            .read_to_end(&mut bytes)
-            .map_err(|source| self.unreadable(name, part, source))?;
-        check_hash(name, part, blake3::hash(&bytes))?;
-        Ok(bytes)
+        })
     }
 
     /// The file of a part, after its place and length were checked.

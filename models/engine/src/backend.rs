@@ -2,7 +2,8 @@
 
 use crate::EngineError;
 use bundle::Manifest;
-use std::fmt;
+use kernels::Aligned;
+use std::{fmt, sync::Arc};
 
 /// Whether a backend can work on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,8 +50,13 @@ pub(crate) trait Backend {
     fn probe(&self) -> Probe;
     /// Takes the vision part: ONNX, contents already verified.
     fn vision(&self, manifest: &Manifest, onnx: &[u8]) -> Result<Box<dyn Vision>, Refusal>;
-    /// Takes the decoder part: safetensors, contents already verified.
-    fn decoder(&self, manifest: &Manifest, weights: &[u8]) -> Result<Box<dyn Decoder>, Refusal>;
+    /// Takes the decoder part: safetensors, contents already verified. Packed weights are used where
+    /// they lie.
+    fn decoder(
+        &self,
+        manifest: &Manifest,
+        weights: &Arc<Aligned>,
+    ) -> Result<Box<dyn Decoder>, Refusal>;
 }
 
 /// A vision tower, ready to run.
@@ -64,8 +70,8 @@ pub(crate) trait Vision: Send + Sync {
 pub(crate) trait Decoder: Send + Sync {
     /// A state that has seen nothing.
     fn start(&self) -> Result<Box<dyn DecoderState>, EngineError>;
-    /// The embedding of a token, `[hidden]`.
-    fn embedding(&self, token: u32) -> &[f32];
+    /// Writes the embedding of a token into `out`, `[hidden]`.
+    fn embed(&self, token: u32, out: &mut [f32]);
 }
 
 /// The keys and values of one session.

@@ -9,6 +9,7 @@ use crate::{
     vocabulary::Vocabulary,
 };
 use bundle::{Bundle, DECODER, Manifest, TOKENIZER, VISION};
+use kernels::Aligned;
 use llguidance::{ParserFactory, earley::SlicedBiasComputer, toktrie::InferenceCapabilities};
 use std::{
     collections::HashMap,
@@ -81,7 +82,9 @@ impl Engine {
         let onnx = bundle.read(VISION)?;
         let (_, vision) = choose(&backends, "vision", &mut report, |b| b.vision(&manifest, &onnx))?;
         drop(onnx);
-        let weights = bundle.read(DECODER)?;
+        let mut weights = Aligned::zeroed(bundle.length(DECODER)?);
+        bundle.read_into(DECODER, weights.as_mut_slice())?;
+        let weights = Arc::new(weights);
         let (id, decoder) =
             choose(&backends, "decoder", &mut report, |b| b.decoder(&manifest, &weights))?;
         drop(weights);
@@ -333,7 +336,7 @@ mod tests {
         fn vision(&self, _: &Manifest, _: &[u8]) -> Result<Box<dyn Vision>, Refusal> {
             Err(Refusal::Decline("too large".into()))
         }
-        fn decoder(&self, _: &Manifest, _: &[u8]) -> Result<Box<dyn Decoder>, Refusal> {
+        fn decoder(&self, _: &Manifest, _: &Arc<Aligned>) -> Result<Box<dyn Decoder>, Refusal> {
             Err(Refusal::Unsound(EngineError::TensorMissing { tensor: "x".into() }))
         }
     }

@@ -5,6 +5,8 @@
 //! asked yes or no, and let speak within a [`Grammar`]. Keys and values stay in the session from
 //! turn to turn; a clone of a session goes its own way.
 //!
+//! A decoder may be packed: its weights in 4 or 8 bits, in the layout in which [`kernels`] reads them.
+//!
 //! The same bundle, engine id and calls give the same tokens, whatever ran before: sums are added
 //! up in a fixed order, on however many threads, and a choice among equals is the lowest token.
 #![forbid(unsafe_code)]
@@ -13,10 +15,12 @@ mod backend;
 mod engine;
 mod error;
 mod grammar;
+mod packing;
 mod pairs;
 mod rotary;
 mod sampling;
 mod session;
+mod text;
 mod tract_cpu;
 mod vocabulary;
 
@@ -24,6 +28,8 @@ pub use backend::Probe;
 pub use engine::{Engine, EngineOptions, Stats};
 pub use error::EngineError;
 pub use grammar::Grammar;
+pub use packing::packed_tensors;
 pub use pairs::{PairInput, PairKey, PairTokens};
 pub use sampling::Sampling;
 pub use session::{Generated, Piece, Session, Stopped};
+pub use text::{Text, TextDecoder};

@@ -10,8 +10,9 @@ use crate::{
 use llguidance::Matcher;
 use std::sync::Arc;
 
-/// Positions of one run of the decoder: bounds the memory of a long prefill.
-const CHUNK: usize = 512;
+/// Positions of one run of the decoder: bounds the memory of a long prefill. Of 64 to 512, measured
+/// on the shape of 2B, this is the fastest: more leave the cache, and memory is asked for anew.
+const CHUNK: usize = 256;
 
 /// Something to be fed.
 #[derive(Clone, Copy, Debug)]
@@ -292,7 +293,9 @@ impl Session {
                 at += geometry.tokens_per_pair;
             } else {
                 positions.push(self.walker.text());
-                embeddings.extend_from_slice(self.core.decoder().embedding(self.ids[at]));
+                let start = embeddings.len();
+                embeddings.resize(start + hidden, 0.0);
+                self.core.decoder().embed(self.ids[at], &mut embeddings[start..]);
                 at += 1;
             }
         }

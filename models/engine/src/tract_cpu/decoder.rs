@@ -1,16 +1,19 @@
-//! The text decoder of Qwen3-VL as a tract graph, built from its tensors.
+//! The text decoder of Qwen3-VL as a tract graph, built from its tensors: plain ones here, packed
+//! ones in `packed.rs`.
 //!
 //! Inputs: embeddings `[1, S, hidden]`, cosines and sines `[1, S, head_dim / 2]`, and one
 //! `[1, S, hidden]` for each layer that gets DeepStack features. Output: the logits after the last
 //! position, `[1, 1, vocab]`. `S` is free; keys and values of the positions before are in the state.
 
-use super::{attention::Attention, failed, weights::Weights};
+use super::{attention::Attention, failed, packed::Packed, weights::Weights};
 use crate::{
     EngineError,
     backend::{Chunk, Decoder, DecoderState},
+    packing::MODEL,
     rotary::Rotary,
 };
 use bundle::Manifest;
+use kernels::{Aligned, Matrix, PackedFile, With};
 use std::sync::Arc;
 use tract_core::internal::*;
 use tract_core::ops::{
@@ -21,8 +24,6 @@ use tract_core::ops::{
     nn::{RmsNorm, Silu},
 };
 
-const MODEL: &str = "model.language_model";
-
 /// A decoder, ready to run.
 pub(super) struct TractDecoder {
     plan: Arc<TypedSimplePlan>,
@@ -32,27 +33,59 @@ pub(super) struct TractDecoder {
 /// What every state of a decoder shares.
 struct Context {
     rotary: Rotary,
-    /// `[vocab, hidden]`.
-    embeddings: Vec<f32>,
+    embeddings: Embeddings,
     shape: bundle::Decoder,
 }
 
+/// `[vocab, hidden]`.
+enum Embeddings {
+    Plain(Vec<f32>),
+    Packed(Matrix),
+}
+
 impl TractDecoder {
-    pub fn load(
+    /// From a file with the model's own tensors, in 16 or 32 bits; computes in 32.
+    pub fn plain(
         manifest: &Manifest,
         bytes: &[u8],
         options: &RunOptions,
     ) -> Result<Self, EngineError> {
         let weights = Weights::parse(bytes)?;
-        let shape = manifest.decoder.clone();
+        let shape = &manifest.decoder;
         let embeddings =
             weights.f32(&format!("{MODEL}.embed_tokens.weight"), &[shape.vocab, shape.hidden])?;
-        let graph = Builder::new(&weights, &shape).graph(manifest.geometry.deepstack)?;
+        let graph = Builder::new(&weights, shape).graph(manifest.geometry.deepstack)?;
+        Self::of(graph, Embeddings::Plain(embeddings), shape, options)
+    }
+
+    /// From a packed file, which stays in memory as it is.
+    pub fn packed(
+        manifest: &Manifest,
+        bytes: &Arc<Aligned>,
+        with: With,
+        options: &RunOptions,
+    ) -> Result<Self, EngineError> {
+        let file =
+            PackedFile::parse(bytes).map_err(|e| EngineError::Weights { reason: e.to_string() })?;
+        let shape = &manifest.decoder;
+        let packed = Packed { file: &file, shape, with };
+        let embeddings =
+            packed.matrix(&format!("{MODEL}.embed_tokens"), shape.vocab, shape.hidden)?;
+        let graph = packed.graph(manifest.geometry.deepstack)?;
+        Self::of(graph, Embeddings::Packed(embeddings), shape, options)
+    }
+
+    fn of(
+        graph: TypedModel,
+        embeddings: Embeddings,
+        shape: &bundle::Decoder,
+        options: &RunOptions,
+    ) -> Result<Self, EngineError> {
         let plan = graph
             .into_optimized()
             .and_then(|graph| TypedSimplePlan::new_with_options(graph, options))
             .map_err(failed("prepared the decoder"))?;
-        let rotary = Rotary::new(&shape);
+        let (rotary, shape) = (Rotary::new(shape), shape.clone());
         Ok(Self { plan, context: Arc::new(Context { rotary, embeddings, shape }) })
     }
 }
@@ -63,9 +96,12 @@ impl Decoder for TractDecoder {
         Ok(Box::new(State { state, context: self.context.clone() }))
     }
 
-    fn embedding(&self, token: u32) -> &[f32] {
-        let hidden = self.context.shape.hidden;
-        &self.context.embeddings[token as usize * hidden..][..hidden]
+    fn embed(&self, token: u32, out: &mut [f32]) {
+        let row = token as usize;
+        match &self.context.embeddings {
+            Embeddings::Plain(table) => out.copy_from_slice(&table[row * out.len()..][..out.len()]),
+            Embeddings::Packed(table) => table.row(row, out),
+        }
     }
 }
 

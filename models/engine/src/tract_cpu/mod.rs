@@ -2,6 +2,7 @@
 
 mod attention;
 mod decoder;
+mod packed;
 mod vision;
 mod weights;
 
@@ -10,6 +11,9 @@ use crate::{
     backend::{Backend, Decoder, Probe, Refusal, Vision},
 };
 use bundle::Manifest;
+use decoder::TractDecoder;
+use kernels::{Aligned, PackedFile, Threads, Variant, With};
+use std::sync::Arc;
 use tract_core::internal::{RunOptions, TractError};
 use tract_linalg::multithread::Executor;
 
@@ -19,7 +23,10 @@ const ID: &str = "tract-cpu 0.23.9";
 
 /// tract on the CPU.
 pub(crate) struct TractCpu {
+    /// Of tract's own matrix products.
     executor: Executor,
+    /// Of our kernels.
+    threads: Threads,
 }
 
 impl TractCpu {
@@ -33,7 +40,7 @@ impl TractCpu {
             0 | 1 => Executor::SingleThread,
             n => Executor::multithread_with_name(n, "engine"),
         };
-        Self { executor }
+        Self { executor, threads: Threads::new(threads) }
     }
 
     fn options(&self) -> RunOptions {
@@ -54,8 +61,18 @@ impl Backend for TractCpu {
         Ok(Box::new(vision::Tower::load(manifest, onnx, &self.options())?))
     }
 
-    fn decoder(&self, manifest: &Manifest, weights: &[u8]) -> Result<Box<dyn Decoder>, Refusal> {
-        Ok(Box::new(decoder::TractDecoder::load(manifest, weights, &self.options())?))
+    fn decoder(
+        &self,
+        manifest: &Manifest,
+        weights: &Arc<Aligned>,
+    ) -> Result<Box<dyn Decoder>, Refusal> {
+        let options = self.options();
+        Ok(Box::new(if PackedFile::is(weights) {
+            let with = With { threads: self.threads.clone(), variant: Variant::best() };
+            TractDecoder::packed(manifest, weights, with, &options)?
+        } else {
+            TractDecoder::plain(manifest, weights, &options)?
+        }))
     }
 }
 

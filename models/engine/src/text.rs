@@ -1,0 +1,80 @@
+//! A decoder alone, without eyes, words or grammar: to be measured and compared.
+
+use crate::{
+    EngineError, EngineOptions,
+    backend::{Backend, Chunk, Decoder, DecoderState, Refusal},
+    rotary::Walker,
+    tract_cpu::TractCpu,
+};
+use bundle::Manifest;
+use kernels::Aligned;
+use std::sync::Arc;
+
+/// A text decoder on the CPU.
+pub struct TextDecoder {
+    decoder: Box<dyn Decoder>,
+    hidden: usize,
+    deepstack: usize,
+}
+
+impl TextDecoder {
+    /// From the contents of a `decoder` part.
+    ///
+    /// # Errors
+    /// As [`crate::Engine::load`].
+    pub fn load(
+        manifest: &Manifest,
+        weights: &Arc<Aligned>,
+        options: EngineOptions,
+    ) -> Result<Self, EngineError> {
+        let decoder = TractCpu::new(options.threads).decoder(manifest, weights);
+        let decoder = decoder.map_err(|refusal| match refusal {
+            Refusal::Unsound(error) => error,
+            Refusal::Decline(report) => EngineError::NoBackend { report },
+        })?;
+        let (hidden, deepstack) = (manifest.decoder.hidden, manifest.geometry.deepstack);
+        Ok(Self { decoder, hidden, deepstack })
+    }
+
+    /// A text of which nothing was read yet.
+    ///
+    /// # Errors
+    /// If the decoder fails.
+    pub fn start(&self) -> Result<Text<'_>, EngineError> {
+        let state = self.decoder.start()?;
+        Ok(Text { of: self, state, walker: Walker::default() })
+    }
+}
+
+/// A text that a [`TextDecoder`] reads.
+pub struct Text<'a> {
+    of: &'a TextDecoder,
+    state: Box<dyn DecoderState>,
+    walker: Walker,
+}
+
+impl Text<'_> {
+    /// Reads `tokens` in one run; returns the logits after the last, `[vocab]`.
+    ///
+    /// # Errors
+    /// If the decoder fails.
+    ///
+    /// # Panics
+    /// If a token is not below `vocab`.
+    pub fn read(&mut self, tokens: &[u32]) -> Result<Vec<f32>, EngineError> {
+        let TextDecoder { decoder, hidden, deepstack } = self.of;
+        let mut embeddings = vec![0.0; tokens.len() * hidden];
+        for (token, out) in tokens.iter().zip(embeddings.chunks_exact_mut(*hidden)) {
+            decoder.embed(*token, out);
+        }
+        let deepstack = vec![vec![0.0; embeddings.len()]; *deepstack];
+        let positions = tokens.iter().map(|_| self.walker.text()).collect();
+        self.state.step(Chunk { positions, embeddings, deepstack })
+    }
+}
+
+impl Clone for Text<'_> {
+    fn clone(&self) -> Self {
+        Self { of: self.of, state: self.state.fork(), walker: self.walker.clone() }
+    }
+}

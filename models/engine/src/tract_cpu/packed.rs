@@ -1,0 +1,151 @@
+//! The decoder's graph over packed weights: few operators, each of which does much.
+//!
+//! Inputs and output are those of the plain graph.
+
+use super::failed;
+use crate::{EngineError, packing::MODEL};
+use kernels::{Attend, Attention, Linear, Matrix, Norm, PackedFile, Precision, SwiGlu, With};
+use tract_core::internal::*;
+use tract_core::ops::{array::Slice, math};
+
+/// Packed weights and the shape that they should have.
+pub(super) struct Packed<'a> {
+    pub file: &'a PackedFile,
+    pub shape: &'a bundle::Decoder,
+    pub with: With,
+}
+
+type Built = Result<OutletId, EngineError>;
+
+impl Packed<'_> {
+    /// The matrix `name.weight`.
+    pub fn matrix(&self, name: &str, rows: usize, columns: usize) -> Result<Matrix, EngineError> {
+        let tensor = format!("{name}.weight");
+        let Some(matrix) = self.file.matrix(&tensor) else {
+            return Err(EngineError::TensorMissing { tensor });
+        };
+        let (expected, found) = (vec![rows, columns], vec![matrix.rows(), matrix.columns()]);
+        if found != expected {
+            return Err(EngineError::TensorShape { tensor, expected, found });
+        }
+        Ok(matrix.clone())
+    }
+
+    /// The numbers `name.weight`.
+    fn numbers(&self, name: &str, count: usize) -> Result<Vec<f32>, EngineError> {
+        let tensor = format!("{name}.weight");
+        match self.file.numbers(&tensor) {
+            Some(numbers) if numbers.len() == count => Ok(numbers.to_vec()),
+            Some(numbers) => Err(EngineError::TensorShape {
+                tensor,
+                expected: vec![count],
+                found: vec![numbers.len()],
+            }),
+            None => Err(EngineError::TensorMissing { tensor }),
+        }
+    }
+
+    pub fn graph(&self, deepstack: usize) -> Result<TypedModel, EngineError> {
+        let &bundle::Decoder { hidden, head_dim, layers, vocab, tied, .. } = self.shape;
+        let mut graph = TypedModel::default();
+        let s = graph.symbols.sym("S").to_dim();
+        let source = |graph: &mut TypedModel, name: &str, width: usize| {
+            let fact = f32::fact([1.to_dim(), s.clone(), width.to_dim()]);
+            graph.add_source(name, fact).map_err(failed("built the decoder"))
+        };
+        let mut x = source(&mut graph, "x", hidden)?;
+        let turns =
+            [source(&mut graph, "cos", head_dim / 2)?, source(&mut graph, "sin", head_dim / 2)?];
+        let features = (0..deepstack)
+            .map(|k| source(&mut graph, &format!("deepstack_{k}"), hidden))
+            .collect::<Result<Vec<_>, _>>()?;
+        for layer in 0..layers {
+            let name = format!("{MODEL}.layers.{layer}");
+            x = self.layer(&mut graph, &name, x, turns)?;
+            if let Some(&feature) = features.get(layer) {
+                let name = format!("{name}.deepstack");
+                x = wire(&mut graph, &name, math::add(), &[x, feature])?;
+            }
+        }
+        // Only the last position is asked for its next token.
+        let last = Slice { axis: 1, start: s.clone() - 1, end: s };
+        let x = wire(&mut graph, "last", last, &[x])?;
+        let x = self.norm(&mut graph, &format!("{MODEL}.norm"), x)?;
+        let head = if tied { format!("{MODEL}.embed_tokens") } else { "lm_head".into() };
+        let logits = self.linear(&mut graph, "logits", x, &[(&head, vocab)], hidden)?;
+        graph.select_output_outlets(&[logits]).map_err(failed("built the decoder"))?;
+        Ok(graph)
+    }
+
+    fn layer(
+        &self,
+        graph: &mut TypedModel,
+        name: &str,
+        x: OutletId,
+        [cos, sin]: [OutletId; 2],
+    ) -> Built {
+        let &bundle::Decoder { hidden, heads, kv_heads, head_dim, intermediate, .. } = self.shape;
+        let h = self.norm(graph, &format!("{name}.input_layernorm"), x)?;
+        let of = |part: &str| format!("{name}.self_attn.{part}");
+        let products = [
+            (&*of("q_proj"), heads * head_dim),
+            (&*of("k_proj"), kv_heads * head_dim),
+            (&*of("v_proj"), kv_heads * head_dim),
+        ];
+        let qkv = self.linear(graph, &of("qkv"), h, &products, hidden)?;
+        let attention = Attention {
+            heads,
+            kv_heads,
+            head_dim,
+            q_norm: self.numbers(&of("q_norm"), head_dim)?,
+            k_norm: self.numbers(&of("k_norm"), head_dim)?,
+            eps: self.shape.rms_eps as f32,
+        };
+        let attend = Attend::new(attention, Precision::Bf16, self.with.clone());
+        let a = wire(graph, &of("attend"), attend, &[qkv, cos, sin])?;
+        let o = self.linear(graph, &of("o"), a, &[(&of("o_proj"), hidden)], heads * head_dim)?;
+        let x = wire(graph, &of("add"), math::add(), &[x, o])?;
+
+        let h = self.norm(graph, &format!("{name}.post_attention_layernorm"), x)?;
+        let of = |part: &str| format!("{name}.mlp.{part}");
+        let products = [(&*of("gate_proj"), intermediate), (&*of("up_proj"), intermediate)];
+        let h = self.linear(graph, &of("gate_up"), h, &products, hidden)?;
+        let gated = SwiGlu::new(intermediate, self.with.clone());
+        let h = wire(graph, &of("gated"), gated, &[h])?;
+        let down =
+            self.linear(graph, &of("down"), h, &[(&of("down_proj"), hidden)], intermediate)?;
+        wire(graph, &of("add"), math::add(), &[x, down])
+    }
+
+    fn norm(&self, graph: &mut TypedModel, name: &str, x: OutletId) -> Built {
+        let weight = self.numbers(name, self.shape.hidden)?;
+        let norm = Norm::new(weight, self.shape.rms_eps as f32, self.with.clone());
+        wire(graph, name, norm, &[x])
+    }
+
+    /// Products of the matrices of these names and rows.
+    fn linear(
+        &self,
+        graph: &mut TypedModel,
+        name: &str,
+        x: OutletId,
+        matrices: &[(&str, usize)],
+        columns: usize,
+    ) -> Built {
+        let matrices = matrices
+            .iter()
+            .map(|(name, rows)| self.matrix(name, *rows, columns))
+            .collect::<Result<Vec<_>, _>>()?;
+        wire(graph, name, Linear::new(matrices, self.with.clone()), &[x])
+    }
+}
+
+fn wire(
+    graph: &mut TypedModel,
+    name: &str,
+    op: impl Into<Box<dyn TypedOp>>,
+    inputs: &[OutletId],
+) -> Built {
+    let outlets = graph.wire_node(name, op, inputs);
+    Ok(outlets.map_err(failed("built the decoder"))?[0])
+}
