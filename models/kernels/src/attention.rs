@@ -47,12 +47,23 @@ pub struct Attention {
     pub kv_heads: usize,
     /// Width of a head; even.
     pub head_dim: usize,
-    /// Weight of the RMS norm of each query, `[head_dim]`.
+    /// What a query sees.
+    pub sight: Sight,
+    /// Weight of the RMS norm of each query, `[head_dim]`; empty for no norm.
     pub q_norm: Vec<f32>,
-    /// Weight of the RMS norm of each key, `[head_dim]`.
+    /// Weight of the RMS norm of each key, `[head_dim]`; empty for no norm.
     pub k_norm: Vec<f32>,
     /// Epsilon of both.
     pub eps: f32,
+}
+
+/// What a query sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sight {
+    /// What came before it, and itself: text.
+    Past,
+    /// Everything, what follows in its chunk included: a picture.
+    All,
 }
 
 /// Cosines and sines of the positions of a chunk, `[positions, head_dim / 2]` each.
@@ -253,20 +264,29 @@ impl<'a> Turns<'a> {
     }
 }
 
-/// `x` normed, turned by the angles of its position, and scaled; the two halves of `x` are the two
-/// coordinates that turn.
+/// `x` normed (if there is a weight for it), turned by the angles of its position, and scaled; the
+/// two halves of `x` are the two coordinates that turn.
 #[inline(always)]
 fn turned(x: &[f32], norm: &[f32], eps: f32, turns: Turns<'_>, scale: f32, out: &mut [f32]) {
-    let mut sums = [0f32; 16];
-    for (i, x) in x.iter().enumerate() {
-        sums[i % 16] += x * x;
-    }
-    let scale_norm = 1.0 / (total(&sums) / x.len() as f32 + eps).sqrt();
     let half = x.len() / 2;
-    let ((a, b), (norm_a, norm_b)) = (x.split_at(half), norm.split_at(half));
     let (out_a, out_b) = out.split_at_mut(half);
+    if norm.is_empty() {
+        out_a.copy_from_slice(&x[..half]);
+        out_b.copy_from_slice(&x[half..]);
+    } else {
+        let mut sums = [0f32; 16];
+        for (i, x) in x.iter().enumerate() {
+            sums[i % 16] += x * x;
+        }
+        let scale = 1.0 / (total(&sums) / x.len() as f32 + eps).sqrt();
+        let (norm_a, norm_b) = norm.split_at(half);
+        for i in 0..half {
+            out_a[i] = x[i] * scale * norm_a[i];
+            out_b[i] = x[half + i] * scale * norm_b[i];
+        }
+    }
     for i in 0..half {
-        let (a, b) = (a[i] * scale_norm * norm_a[i], b[i] * scale_norm * norm_b[i]);
+        let (a, b) = (out_a[i], out_b[i]);
         let (c, s) = (turns.cos[i] * scale, turns.sin[i] * scale);
         out_a[i] = a * c - b * s;
         out_b[i] = b * c + a * s;
@@ -307,11 +327,23 @@ impl<C: Cell> WithSimd for Attend<'_, C> {
         let mut scores = vec![0.0; rows * PAGE];
         let mut mixed = vec![0.0; rows * d];
         let (mut highest, mut sums) = (vec![f32::NEG_INFINITY; rows], vec![0f32; rows]);
-        let seen = self.past + self.block.end;
+        let all = self.pages.positions;
+        let seen = match self.attention.sight {
+            Sight::Past => self.past + self.block.end,
+            Sight::All => all,
+        };
         for (number, page) in self.pages.pages[..seen.div_ceil(PAGE)].iter().enumerate() {
-            products(&queries, &page.keys[self.head * PAGE * d..][..PAGE * d], d, &mut scores);
+            products::<C, S>(
+                &queries,
+                &page.keys[self.head * PAGE * d..][..PAGE * d],
+                d,
+                &mut scores,
+            );
             for (row, scores) in scores.chunks_exact_mut(PAGE).enumerate() {
-                let visible = self.past + position(row) + 1;
+                let visible = match self.attention.sight {
+                    Sight::Past => self.past + position(row) + 1,
+                    Sight::All => all,
+                };
                 let visible = visible.saturating_sub(number * PAGE).min(PAGE);
                 scores[visible..].fill(f32::NEG_INFINITY);
                 let shrink = powers(scores, &mut highest[row], &mut sums[row]);
@@ -319,7 +351,7 @@ impl<C: Cell> WithSimd for Attend<'_, C> {
                     mixed[row * d..][..d].iter_mut().for_each(|x| *x *= shrink);
                 }
             }
-            mix(&scores, &page.values[self.head * PAGE * d..][..PAGE * d], d, &mut mixed);
+            mix::<C, S>(&scores, &page.values[self.head * PAGE * d..][..PAGE * d], d, &mut mixed);
         }
         for (row, mixed) in mixed.chunks_exact(d).enumerate() {
             // SAFETY: every block and head has its own part of the result.
@@ -332,35 +364,54 @@ impl<C: Cell> WithSimd for Attend<'_, C> {
 }
 
 /// `scores[row] = queries[row] · keys` for the keys of a page.
+///
+/// A sum is a chain in which each step waits for the one before, so as many sums run side by side as
+/// the registers hold: rows times vectors of keys.
 #[inline(always)]
-fn products<C: Cell>(queries: &[f32], keys: &[C], d: usize, scores: &mut [f32]) {
-    let mut queries = queries.chunks_exact(4 * d);
-    let mut scores = scores.chunks_exact_mut(4 * PAGE);
-    for (queries, scores) in (&mut queries).zip(&mut scores) {
-        products_of::<4, C>(queries, keys, d, scores);
-    }
-    let rest = queries.remainder().chunks_exact(d);
-    for (query, scores) in rest.zip(scores.into_remainder().chunks_exact_mut(PAGE)) {
-        products_of::<1, C>(query, keys, d, scores);
+fn products<C: Cell, S: Simd>(queries: &[f32], keys: &[C], d: usize, scores: &mut [f32]) {
+    let rows = queries.len() / d;
+    let at = |row: usize| (row * d, row * PAGE);
+    let mut row = 0;
+    while row < rows {
+        let (query, score) = at(row);
+        let (queries, scores) = (&queries[query..], &mut scores[score..]);
+        row += match rows - row {
+            1 => products_of::<1, 4, 4, C>(queries, keys, d, scores),
+            2 | 3 if S::F32_LANES >= LANES => products_of::<2, 4, 8, C>(queries, keys, d, scores),
+            2 | 3 => products_of::<2, 2, 4, C>(queries, keys, d, scores),
+            _ if S::F32_LANES >= LANES => products_of::<4, 2, 8, C>(queries, keys, d, scores),
+            _ => products_of::<4, 1, 4, C>(queries, keys, d, scores),
+        };
     }
 }
 
+/// For the first `N` rows, `K` vectors of keys at a time, in `M = N · K` sums. Returns `N`.
 #[inline(always)]
-fn products_of<const N: usize, C: Cell>(queries: &[f32], keys: &[C], d: usize, scores: &mut [f32]) {
+fn products_of<const N: usize, const K: usize, const M: usize, C: Cell>(
+    queries: &[f32],
+    keys: &[C],
+    d: usize,
+    scores: &mut [f32],
+) -> usize {
     let queries: [&[f32]; N] = std::array::from_fn(|n| &queries[n * d..][..d]);
-    for (number, keys) in keys.chunks_exact(LANES * d).enumerate() {
-        let mut sums = [[0f32; LANES]; N];
-        for (i, keys) in keys.as_chunks::<LANES>().0[..d].iter().enumerate() {
-            for n in 0..N {
+    for (number, keys) in keys.chunks_exact(K * LANES * d).enumerate() {
+        let keys: [&[[C; LANES]]; K] =
+            std::array::from_fn(|k| &keys[k * LANES * d..].as_chunks::<LANES>().0[..d]);
+        let mut sums = [[0f32; LANES]; M];
+        for i in 0..d {
+            for m in 0..M {
+                let (query, keys) = (queries[m / K][i], &keys[m % K][i]);
                 for lane in 0..LANES {
-                    sums[n][lane] = queries[n][i].mul_add(keys[lane].number(), sums[n][lane]);
+                    sums[m][lane] = query.mul_add(keys[lane].number(), sums[m][lane]);
                 }
             }
         }
-        for (n, sums) in sums.iter().enumerate() {
-            scores[n * PAGE + number * LANES..][..LANES].copy_from_slice(sums);
+        for (m, sums) in sums.iter().enumerate() {
+            let at = m / K * PAGE + (number * K + m % K) * LANES;
+            scores[at..][..LANES].copy_from_slice(sums);
         }
     }
+    N
 }
 
 /// Replaces the scores of a page by their powers of e, against the highest score of the row so far.
@@ -387,38 +438,39 @@ fn powers(scores: &mut [f32], highest: &mut f32, sum: &mut f32) -> f32 {
     shrink
 }
 
-/// `mixed[row] += Σ weights[row][t] · values[t]` over a page.
+/// `mixed[row] += Σ weights[row][t] · values[t]` over a page; as [`products`], by columns.
 #[inline(always)]
-fn mix<C: Cell>(weights: &[f32], values: &[C], d: usize, mixed: &mut [f32]) {
-    let mut weights = weights.chunks_exact(4 * PAGE);
-    let mut mixed = mixed.chunks_exact_mut(4 * d);
-    for (weights, mixed) in (&mut weights).zip(&mut mixed) {
-        mix_of::<4, C>(weights, values, d, mixed);
-    }
-    let rest = weights.remainder().chunks_exact(PAGE);
-    for (weights, mixed) in rest.zip(mixed.into_remainder().chunks_exact_mut(d)) {
-        mix_of::<1, C>(weights, values, d, mixed);
+fn mix<C: Cell, S: Simd>(weights: &[f32], values: &[C], d: usize, mixed: &mut [f32]) {
+    let rows = weights.len() / PAGE;
+    let mut row = 0;
+    while row < rows {
+        let (weights, mixed) = (&weights[row * PAGE..], &mut mixed[row * d..]);
+        row += match rows - row {
+            1 => mix_of::<1, 4, 4, C>(weights, values, d, mixed),
+            2 | 3 if S::F32_LANES >= LANES => mix_of::<2, 4, 8, C>(weights, values, d, mixed),
+            2 | 3 => mix_of::<2, 2, 4, C>(weights, values, d, mixed),
+            _ if S::F32_LANES >= LANES => mix_of::<4, 2, 8, C>(weights, values, d, mixed),
+            _ => mix_of::<4, 1, 4, C>(weights, values, d, mixed),
+        };
     }
 }
 
+/// For the first `N` rows, `K` vectors of columns at a time, in `M = N · K` sums. Returns `N`.
 #[inline(always)]
-fn mix_of<const N: usize, C: Cell>(weights: &[f32], values: &[C], d: usize, mixed: &mut [f32]) {
+fn mix_of<const N: usize, const K: usize, const M: usize, C: Cell>(
+    weights: &[f32],
+    values: &[C],
+    d: usize,
+    mixed: &mut [f32],
+) -> usize {
     let weights: [&[f32]; N] = std::array::from_fn(|n| &weights[n * PAGE..][..PAGE]);
     let mut at = 0;
+    while at + K * LANES <= d {
+        columns::<N, K, M, C>(weights, values, d, at, mixed);
+        at += K * LANES;
+    }
     while at + LANES <= d {
-        let mut sums: [[f32; LANES]; N] =
-            std::array::from_fn(|n| std::array::from_fn(|lane| mixed[n * d + at + lane]));
-        for t in 0..PAGE {
-            let values = &values[t * d + at..][..LANES];
-            for n in 0..N {
-                for lane in 0..LANES {
-                    sums[n][lane] = weights[n][t].mul_add(values[lane].number(), sums[n][lane]);
-                }
-            }
-        }
-        for (n, sums) in sums.iter().enumerate() {
-            mixed[n * d + at..][..LANES].copy_from_slice(sums);
-        }
+        columns::<N, 1, N, C>(weights, values, d, at, mixed);
         at += LANES;
     }
     for i in at..d {
@@ -428,6 +480,34 @@ fn mix_of<const N: usize, C: Cell>(weights: &[f32], values: &[C], d: usize, mixe
                 *sum = weight.mul_add(values[t * d + i].number(), *sum);
             }
         }
+    }
+    N
+}
+
+/// `K` vectors of columns from column `at` on.
+#[inline(always)]
+fn columns<const N: usize, const K: usize, const M: usize, C: Cell>(
+    weights: [&[f32]; N],
+    values: &[C],
+    d: usize,
+    at: usize,
+    mixed: &mut [f32],
+) {
+    let mut sums = [[0f32; LANES]; M];
+    for (m, sums) in sums.iter_mut().enumerate() {
+        sums.copy_from_slice(&mixed[m / K * d + at + m % K * LANES..][..LANES]);
+    }
+    for t in 0..PAGE {
+        let values = &values[t * d + at..].as_chunks::<LANES>().0[..K];
+        for m in 0..M {
+            let (weight, values) = (weights[m / K][t], &values[m % K]);
+            for lane in 0..LANES {
+                sums[m][lane] = weight.mul_add(values[lane].number(), sums[m][lane]);
+            }
+        }
+    }
+    for (m, sums) in sums.iter().enumerate() {
+        mixed[m / K * d + at + m % K * LANES..][..LANES].copy_from_slice(sums);
     }
 }
 
@@ -445,6 +525,7 @@ mod tests {
             heads: 6,
             kv_heads: 2,
             head_dim,
+            sight: Sight::Past,
             q_norm: norm(0.5),
             k_norm: norm(0.8),
             eps: 1e-6,
@@ -481,7 +562,8 @@ mod tests {
             let x: Vec<f64> =
                 x[position * width + head * d..][..d].iter().map(|x| f64::from(*x)).collect();
             let rms = (x.iter().map(|x| x * x).sum::<f64>() / d as f64 + 1e-6).sqrt();
-            let x: Vec<f64> = x.iter().zip(norm).map(|(x, w)| x / rms * f64::from(*w)).collect();
+            let normed = x.iter().zip(norm).map(|(x, w)| x / rms * f64::from(*w)).collect();
+            let x: Vec<f64> = if norm.is_empty() { x } else { normed };
             (0..d)
                 .map(|i| {
                     let (c, s) = (cos[position * half + i % half], sin[position * half + i % half]);
@@ -495,7 +577,8 @@ mod tests {
             for head in 0..op.heads {
                 let kv = head / (op.heads / op.kv_heads);
                 let query = turned(position, head, &op.q_norm);
-                let powers: Vec<f64> = (0..=position)
+                let visible = if op.sight == Sight::All { total } else { position + 1 };
+                let powers: Vec<f64> = (0..visible)
                     .map(|t| {
                         let key = turned(t, op.heads + kv, &op.k_norm);
                         let dot: f64 = query.iter().zip(&key).map(|(q, k)| q * k).sum();
@@ -524,6 +607,15 @@ mod tests {
                     assert!((f64::from(*found) - truth).abs() < bound, "{found} {truth}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn in_a_picture_every_position_sees_all_and_nothing_is_normed_without_a_weight() {
+        let op = Attention { sight: Sight::All, q_norm: vec![], k_norm: vec![], ..attention(32) };
+        let found = answers(&op, &[150], Precision::F32, 2);
+        for (found, truth) in found.iter().zip(&truth(&op, 150)) {
+            assert!((f64::from(*found) - truth).abs() < 5e-5, "{found} {truth}");
         }
     }
 

@@ -36,7 +36,8 @@ pub enum Content {
 }
 
 impl Content {
-    fn bytes(&self) -> usize {
+    /// Bytes in the file.
+    pub fn bytes(&self) -> usize {
         match *self {
             Self::Matrix { format, rows, columns } => format.bytes(rows, columns),
             Self::Numbers(count) => count * size_of::<f32>(),
@@ -65,6 +66,7 @@ pub enum FileError {
 pub struct PackedFile {
     matrices: HashMap<String, Matrix>,
     numbers: HashMap<String, Vec<f32>>,
+    notes: HashMap<String, String>,
 }
 
 impl PackedFile {
@@ -87,7 +89,8 @@ impl PackedFile {
         let start = header + size_of::<u64>();
         let none = HashMap::new();
         let kinds = metadata.metadata().as_ref().unwrap_or(&none);
-        let mut file = Self { matrices: HashMap::new(), numbers: HashMap::new() };
+        let (matrices, numbers) = (HashMap::new(), HashMap::new());
+        let mut file = Self { matrices, numbers, notes: kinds.clone() };
         for (name, info) in metadata.tensors() {
             let wrong = |reason: String| FileError::Tensor { tensor: name.clone(), reason };
             let (from, to) = (start + info.data_offsets.0, start + info.data_offsets.1);
@@ -115,6 +118,11 @@ impl PackedFile {
     /// The matrix `name`, if there is one.
     pub fn matrix(&self, name: &str) -> Option<&Matrix> {
         self.matrices.get(name)
+    }
+
+    /// What was written beside the tensors under `name`, if anything.
+    pub fn note(&self, name: &str) -> Option<&str> {
+        self.notes.get(name).map(String::as_str)
     }
 
     /// The numbers `name`, if there are any.
@@ -145,14 +153,20 @@ impl<W> Writer<W> {
 }
 
 impl<W: Write> Writer<W> {
-    /// Writes the header. The tensors have to follow in the order that [`Writer::order`] gives.
+    /// Writes the header, with `notes` beside the tensors. These have to follow in the order that
+    /// [`Writer::order`] gives.
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn new(mut to: W, tensors: Vec<(String, Content)>) -> io::Result<Self> {
+    pub fn new(
+        mut to: W,
+        tensors: Vec<(String, Content)>,
+        notes: &[(&str, &str)],
+    ) -> io::Result<Self> {
         let tensors = Self::order(tensors);
         let mut metadata = Map::new();
         metadata.insert(MARK.0.into(), MARK.1.into());
+        metadata.extend(notes.iter().map(|(name, note)| ((*name).into(), (*note).into())));
         let mut header = Map::new();
         header.insert("__metadata__".into(), Value::Null);
         let mut at = 0;
@@ -190,6 +204,31 @@ impl<W: Write> Writer<W> {
         let (format, rows, columns) = (matrix.format(), matrix.rows(), matrix.columns());
         self.expect(name, &Content::Matrix { format, rows, columns });
         self.to.write_all(matrix.data())
+    }
+
+    /// Writes the next tensor, a matrix that comes in parts of whole panels, so that no more than a
+    /// part need be in memory.
+    ///
+    /// # Errors
+    /// If it cannot be written, or a part cannot be had.
+    ///
+    /// # Panics
+    /// If something else comes next, or the parts are not the matrix.
+    pub fn parts<E: From<io::Error>>(
+        &mut self,
+        name: &str,
+        content: &Content,
+        parts: impl IntoIterator<Item = Result<Matrix, E>>,
+    ) -> Result<(), E> {
+        self.expect(name, content);
+        let mut written = 0;
+        for part in parts {
+            let part = part?;
+            self.to.write_all(part.data())?;
+            written += part.data().len();
+        }
+        assert_eq!(written, content.bytes(), "the parts are the whole");
+        Ok(())
     }
 
     /// Writes the next tensor, numbers.
@@ -244,7 +283,7 @@ mod tests {
             ("b".to_owned(), content(&small)),
             ("a".to_owned(), content(&large)),
         ];
-        let mut writer = Writer::new(Vec::new(), tensors).unwrap();
+        let mut writer = Writer::new(Vec::new(), tensors, &[("tower", "x")]).unwrap();
         writer.matrix("b", &small).unwrap();
         writer.matrix("a", &large).unwrap();
         writer.numbers("norm", &[1.0, 2.0, 3.0]).unwrap();
@@ -256,6 +295,7 @@ mod tests {
         let bytes = written();
         assert!(PackedFile::is(&bytes));
         let file = PackedFile::parse(&aligned(&bytes)).unwrap();
+        assert_eq!(file.note("tower"), Some("x"));
         assert_eq!(file.numbers("norm"), Some(&[1.0, 2.0, 3.0][..]));
         let matrix = file.matrix("a").unwrap();
         assert_eq!((matrix.rows(), matrix.columns()), (40, 32));

@@ -18,17 +18,19 @@ mod matrix;
 #[cfg(feature = "operators")]
 mod operators;
 mod plain;
+mod stream;
 mod threads;
 
 pub use activations::Activations;
 pub use aligned::{Aligned, Region};
-pub use attention::{Attention, Memory, Precision, Turns};
+pub use attention::{Attention, Memory, Precision, Sight, Turns};
 pub use dot::Variant;
 pub use file::{Content, FileError, PackedFile, Writer};
 pub use matrix::{Format, Matrix, PackError, ROWS, multiply};
 #[cfg(feature = "operators")]
 pub use operators::{Attend, Linear, Norm, SwiGlu, With};
-pub use plain::{add, rms_norm, swiglu};
+pub use plain::{Then, add, biased, layer_norm, rms_norm, swiglu};
+pub use stream::stream;
 pub use threads::Threads;
 
 /// Weights and activations that share a scale.

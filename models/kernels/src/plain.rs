@@ -30,6 +30,78 @@ pub fn swiglu(x: &[f32], width: usize, out: &mut [f32], threads: &Threads) {
     });
 }
 
+/// `out = (x - mean(x)) / sqrt(var(x) + eps) · weight + bias` for each row of `x`.
+///
+/// # Panics
+/// If `x` is not whole rows, or `out` or `bias` not as long as they have to be.
+pub fn layer_norm(
+    x: &[f32],
+    [weight, bias]: [&[f32]; 2],
+    eps: f32,
+    out: &mut [f32],
+    threads: &Threads,
+) {
+    let width = weight.len();
+    assert!(x.len().is_multiple_of(width) && out.len() == x.len() && bias.len() == width);
+    rows(width, width, x, out, threads, |x, out| {
+        let mean = sum(x, |x| x) / width as f32;
+        let variance = sum(x, |x| (x - mean) * (x - mean)) / width as f32;
+        let scale = 1.0 / (variance + eps).sqrt();
+        for (((x, weight), bias), out) in x.iter().zip(weight).zip(bias).zip(out) {
+            *out = (x - mean) * scale * weight + bias;
+        }
+    });
+}
+
+/// What [`biased`] does after adding the bias.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// Nothing.
+    Nothing,
+    /// GELU as it is defined, by the error function.
+    Gelu,
+    /// GELU by the hyperbolic tangent: `x / 2 · (1 + tanh(√(2/π) (x + 0.044715 x³)))`.
+    GeluTanh,
+}
+
+/// Adds `bias` to each row of `x`, and does `then` to each number.
+///
+/// # Panics
+/// If `x` is not whole rows.
+pub fn biased(x: &mut [f32], bias: &[f32], then: Then, threads: &Threads) {
+    let width = bias.len();
+    assert!(x.len().is_multiple_of(width));
+    rows(width, width, &[], x, threads, |_, x| match then {
+        Then::Nothing => x.iter_mut().zip(bias).for_each(|(x, bias)| *x += bias),
+        Then::Gelu => x.iter_mut().zip(bias).for_each(|(x, bias)| *x = gelu(*x + bias)),
+        Then::GeluTanh => x.iter_mut().zip(bias).for_each(|(x, bias)| *x = gelu_tanh(*x + bias)),
+    });
+}
+
+#[inline(always)]
+fn gelu(x: f32) -> f32 {
+    x * 0.5 * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2))
+}
+
+/// The same as half of one and the hyperbolic tangent.
+#[inline(always)]
+fn gelu_tanh(x: f32) -> f32 {
+    let inner = 2.0 * 0.797_884_6 * (x + 0.044_715 * x * x * x);
+    x / (1.0 + exp(-inner))
+}
+
+/// The error function, within 6e-7 (Abramowitz and Stegun, 7.1.26).
+#[inline(always)]
+fn erf(x: f32) -> f32 {
+    let magnitude = x.abs();
+    let t = 1.0 / (1.0 + 0.327_591_1 * magnitude);
+    let p = t
+        * (0.254_829_6
+            + t * (-0.284_496_74 + t * (1.421_413_7 + t * (-1.453_152 + t * 1.061_405_4))));
+    let positive = 1.0 - p * exp(-magnitude * magnitude);
+    if x < 0.0 { -positive } else { positive }
+}
+
 /// `out = a + b`.
 ///
 /// # Panics
@@ -49,21 +121,28 @@ pub fn add(a: &[f32], b: &[f32], out: &mut [f32], threads: &Threads) {
 
 #[inline(always)]
 fn norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
-    let mut sums = [0f32; 16];
-    let (chunks, rest) = x.as_chunks::<16>();
-    for chunk in chunks {
-        for (sum, x) in sums.iter_mut().zip(chunk) {
-            *sum += x * x;
-        }
-    }
-    let squares = total(&sums) + rest.iter().map(|x| x * x).sum::<f32>();
+    let squares = sum(x, |x| x * x);
     let scale = 1.0 / (squares / x.len() as f32 + eps).sqrt();
     for ((x, weight), out) in x.iter().zip(weight).zip(out) {
         *out = x * scale * weight;
     }
 }
 
-/// Does each row of `x` on all threads, with the widest registers.
+/// Σ `of`(x), in sixteen sums.
+#[inline(always)]
+fn sum(x: &[f32], of: impl Fn(f32) -> f32) -> f32 {
+    let mut sums = [0f32; 16];
+    let (chunks, rest) = x.as_chunks::<16>();
+    for chunk in chunks {
+        for (sum, x) in sums.iter_mut().zip(chunk) {
+            *sum += of(*x);
+        }
+    }
+    total(&sums) + rest.iter().map(|x| of(*x)).sum::<f32>()
+}
+
+/// Does each row of `x` on all threads, with the widest registers. What works on `out` alone gives
+/// no `x`, and gets empty rows.
 fn rows(
     width: usize,
     width_out: usize,
@@ -72,8 +151,9 @@ fn rows(
     threads: &Threads,
     row: impl Fn(&[f32], &mut [f32]) + Sync,
 ) {
-    let count = x.len() / width;
-    let together = (PIECE / width).max(1);
+    let count = out.len() / width_out;
+    let width = if x.is_empty() { 0 } else { width };
+    let together = (PIECE / width_out).max(1);
     let shared = Shared::new(out);
     threads.share(count.div_ceil(together), |piece| {
         let range = piece * together..count.min((piece + 1) * together);
@@ -97,9 +177,8 @@ impl<F: Fn(&[f32], &mut [f32])> WithSimd for Rows<'_, F> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        let rows = self.x.chunks_exact(self.width).zip(self.out.chunks_exact_mut(self.width_out));
-        for (x, out) in rows {
-            (self.row)(x, out);
+        for (number, out) in self.out.chunks_exact_mut(self.width_out).enumerate() {
+            (self.row)(&self.x[number * self.width..][..self.width], out);
         }
     }
 }
@@ -157,6 +236,28 @@ mod tests {
     }
 
     #[test]
+    fn the_error_function_and_both_kinds_of_gelu_are_near_the_truth() {
+        // erf by its series, in 64 bits.
+        let truth = |x: f64| {
+            let term = |n: i32| {
+                let n_f = f64::from(n);
+                let factorial: f64 = (1..=n).map(f64::from).product();
+                (-1f64).powi(n) * x.powi(2 * n + 1) / (factorial * (2.0 * n_f + 1.0))
+            };
+            2.0 / std::f64::consts::PI.sqrt() * (0..60).map(term).sum::<f64>()
+        };
+        for i in -300..=300 {
+            let x = i as f32 / 100.0;
+            let exact = f64::from(x) / 2.0 * (1.0 + truth(f64::from(x) / 2f64.sqrt()));
+            assert!((f64::from(gelu(x)) - exact).abs() < 2e-6, "{x}");
+            let inner = (2.0 / std::f64::consts::PI).sqrt()
+                * (f64::from(x) + 0.044_715 * f64::from(x).powi(3));
+            let exact = f64::from(x) / 2.0 * (1.0 + inner.tanh());
+            assert!((f64::from(gelu_tanh(x)) - exact).abs() < 2e-6, "{x}");
+        }
+    }
+
+    #[test]
     fn rows_are_done_alike_on_any_number_of_threads() {
         let x: Vec<f32> = (0..2000 * 40).map(|i| ((i * 31) as f32).sin()).collect();
         let weight: Vec<f32> = (0..40).map(|i| i as f32 / 10.0).collect();
@@ -170,6 +271,16 @@ mod tests {
         let squares: f32 = x[..40].iter().map(|x| x * x).sum();
         let expected = x[7] / (squares / 40.0 + 1e-6).sqrt() * 0.7;
         assert!((one[7] - expected).abs() < 1e-6);
+
+        let mut centred = vec![0.0; x.len()];
+        layer_norm(&x, [&weight, &weight], 1e-6, &mut centred, &Threads::new(2));
+        let mean = x[..40].iter().sum::<f32>() / 40.0;
+        let variance = x[..40].iter().map(|x| (x - mean) * (x - mean)).sum::<f32>() / 40.0;
+        let expected = (x[7] - mean) / (variance + 1e-6).sqrt() * 0.7 + 0.7;
+        assert!((centred[7] - expected).abs() < 1e-5);
+        let mut shifted = x.clone();
+        biased(&mut shifted, &weight, Then::Nothing, &Threads::new(2));
+        assert!((shifted[87] - x[87] - 0.7).abs() < 1e-6);
 
         let mut gated = vec![0.0; x.len() / 2];
         swiglu(&x, 20, &mut gated, &Threads::new(2));

@@ -156,13 +156,14 @@ fn scale<const N: usize>(
     }
 }
 
-/// Asks for the lines of some blocks ahead: the CPU's own guess ends at every page.
+/// Asks for the lines of some blocks ahead, as the CPU's own guess ends at every page; nothing is
+/// read twice, so that they need not displace what is.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn prefetch(block: *const u8) {
     const AHEAD: usize = 2048;
     for line in 0..4 {
-        _mm_prefetch::<_MM_HINT_T0>(block.wrapping_add(AHEAD + line * 64).cast());
+        _mm_prefetch::<_MM_HINT_NTA>(block.wrapping_add(AHEAD + line * 64).cast());
     }
 }
 
