@@ -9,6 +9,7 @@ target=${CARGO_TARGET_DIR:-$repository/target}
 lookback=${LOOKBACK:-$target/release/lookback}
 bundle_tool=${LOOKBACK_BUNDLE:-$target/release/lookback-bundle}
 eval_tool=${LOOKBACK_EVAL:-$target/release/lookback-eval}
+models_tool=${LOOKBACK_MODELS:-$target/release/lookback-models}
 nano=$repository/models/nano
 export NO_COLOR=1 LC_ALL=C.UTF-8
 # shellcheck source=tests/commands/expect.sh

@@ -66,7 +66,7 @@ pub fn run(mut config: Config, arguments: BenchArguments) -> Result<()> {
     let scratch = cost::scratch()?;
     config.device.data_dir = scratch.path().to_owned();
     // The targets speak of one core.
-    config.inquiry.threads = 1;
+    config.inquiry.threads = Some(1);
     if cfg!(debug_assertions) {
         tracing::warn!("this program was built for debugging: its figures say nothing");
     }

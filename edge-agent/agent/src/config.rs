@@ -117,8 +117,11 @@ section! {
         frames: Option<u32> = None, 0..=4096;
         /// Most time that it may take, in milliseconds; 0: as the bundle says.
         wall_ms: Option<u64> = None, 0..=3_600_000;
-        /// Processor threads for inference.
-        threads: u32 = 1, 1..=256;
+        /// Processor threads for inference; 0: one for a small policy, one for each core for one of
+        /// billions of weights.
+        threads: Option<u32> = None, 0..=256;
+        /// Most memory that the policy may take, in MB; 0: what is free when it starts.
+        memory_mb: Option<u64> = None, 0..=4_194_304;
     }
 }
 

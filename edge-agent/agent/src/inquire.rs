@@ -186,6 +186,7 @@ impl Answer<'_> {
             "window": [seconds(self.window.start), seconds(self.window.end)],
             "windows": self.windows,
             "timing_ms": self.report.timing,
+            "turns": self.report.turns,
             "bundle": self.bundle,
             "engine": self.engine,
             "damage": self.damage,

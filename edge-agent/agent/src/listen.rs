@@ -3,7 +3,7 @@
 use crate::{conclude::Listener, incidents::phase_word};
 use event_log::{EventRow, Phase};
 use hal_camera::Span;
-use inquiry::Report;
+use inquiry::{Report, Turn};
 use policy::{Step, StepOperator};
 use std::io::{self, Write};
 
@@ -31,6 +31,9 @@ impl<W: Write> Listener for Readable<W> {
             report.timing.total_ms,
         );
         self.say(&line);
+        for (number, turn) in report.turns.iter().enumerate() {
+            self.say(&format!("        turn {}: {}", number + 1, spent(turn)));
+        }
     }
 
     fn event(&mut self, row: &EventRow, phase: Phase) {
@@ -69,7 +72,11 @@ impl<W: Write> Readable<W> {
 }
 
 impl<W: Write> Listener for Lines<W> {
-    fn looked(&mut self, _: &str, _: Span, _: &Report) {}
+    fn looked(&mut self, camera: &str, _: Span, report: &Report) {
+        for (number, turn) in report.turns.iter().enumerate() {
+            tracing::info!("{camera}: turn {}: {}", number + 1, spent(turn));
+        }
+    }
 
     fn event(&mut self, row: &EventRow, phase: Phase) {
         if phase == Phase::New || self.updates {
@@ -81,6 +88,16 @@ impl<W: Write> Listener for Lines<W> {
     fn trouble(&mut self, sentence: &str) {
         let _ = writeln!(io::stderr(), "note: {sentence}");
     }
+}
+
+/// What a turn took, as a line.
+fn spent(turn: &Turn) -> String {
+    let Turn { pairs_encoded: new, pairs_cached: known, .. } = turn;
+    format!(
+        "vision {:.0} ms, {new} pairs, {known} more from the cache; read {} at {:.0} tokens/s; wrote {} at \
+         {:.1} tokens/s",
+        turn.vision_ms, turn.read, turn.read_per_s, turn.written, turn.written_per_s
+    )
 }
 
 /// The operators of a trajectory in a line.

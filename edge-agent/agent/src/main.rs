@@ -16,6 +16,7 @@ mod events;
 mod incidents;
 mod inquire;
 mod listen;
+mod machine;
 mod parts;
 mod replay;
 mod run;
@@ -29,6 +30,11 @@ use std::{
     path::PathBuf,
     process::ExitCode,
 };
+
+/// The system's own lets the heap grow to twice what is used when keys and values, which stay, are
+/// written between the results of operators, which go.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// A camera that looks back through its own footage before it raises an alarm, and can show why.
 ///

@@ -1,9 +1,9 @@
 //! The rooms of the agent, opened from a configuration.
 
-use crate::{builtin, config::Config};
+use crate::{builtin, config::Config, machine};
 use anyhow::{Context, Result};
 use bundle::Bundle;
-use engine::{Engine, EngineOptions};
+use engine::{Engine, EngineOptions, Footprint};
 use event_log::{EventLog, OpenReport};
 use frame_store::{FrameStore, RealFs, Recovery};
 use hal_camera::WallTime;
@@ -14,6 +14,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::Arc,
+    thread,
 };
 
 /// The wall clock now.
@@ -67,8 +68,12 @@ pub fn bundle(config: &Config) -> Result<Bundle> {
 /// If the engine cannot use it.
 pub fn inquirer(bundle: &Bundle, config: &Config) -> Result<Inquirer> {
     let c = &config.inquiry;
-    let threads = c.threads as usize;
-    let engine = Engine::load(bundle, EngineOptions { threads })?;
+    let threads = match c.threads {
+        Some(threads) => threads as usize,
+        None => threads_for(Footprint::of(bundle)?.weights),
+    };
+    let memory = c.memory_mb.map(|mb| mb * 1_000_000).or_else(machine::memory_free);
+    let engine = Engine::load(bundle, EngineOptions { threads, memory })?;
     let mut inquirer = Inquirer::new(bundle, engine)?;
     let own = inquirer.setup().budgets;
     inquirer.set_budgets(Budgets {
@@ -78,6 +83,15 @@ pub fn inquirer(bundle: &Bundle, config: &Config) -> Result<Inquirer> {
         ..own
     });
     Ok(inquirer)
+}
+
+/// A small policy is done before a second thread has begun.
+fn threads_for(weights: u64) -> usize {
+    const SMALL: u64 = 200 << 20;
+    match weights < SMALL {
+        true => 1,
+        false => thread::available_parallelism().map_or(1, usize::from),
+    }
 }
 
 fn make(dir: &Path) -> Result<()> {

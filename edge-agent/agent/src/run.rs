@@ -76,6 +76,7 @@ pub fn run(mut config: Config, arguments: RunArguments) -> Result<()> {
     let terms = terms(&config, &bundle, &inquirer);
     if !arguments.json {
         greet(&cameras, &terms);
+        println(&format!("memory: {}", inquirer.engine().footprint()));
     }
     let mut concluder = Concluder::new(&store, log, terms, listener);
     if !recovery.is_clean() {

@@ -7,7 +7,8 @@ use frame_store::{FrameId, StoreError, StoredFrame};
 use hal_camera::{Luma, MediaTime, Span, WallTime, decode_luma};
 use policy::{
     Budgets, ChatTemplate, Effect, Fed, Input, Inquiry, Limits, Look, Message, Outcome, Role,
-    SeenFrame, Setup, TemplateError, fed_pieces, frames_of, moments, tool_schemas,
+    SeenFrame, Setup, TemplateError, Vocabulary, fed_pieces, frames_of, moments, tool_schemas,
+    turn_grammar,
 };
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
@@ -41,6 +42,25 @@ pub struct Timing {
     pub total_ms: f64,
 }
 
+/// What one turn of the policy took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
+pub struct Turn {
+    /// Frame pairs that the vision tower looked at.
+    pub pairs_encoded: u64,
+    /// Frame pairs that it had looked at before.
+    pub pairs_cached: u64,
+    /// The vision tower, in milliseconds.
+    pub vision_ms: f64,
+    /// Positions read: words and visual tokens that are new since the turn before.
+    pub read: u64,
+    /// Positions read per second.
+    pub read_per_s: f64,
+    /// Tokens written, those that the grammar left no choice about included.
+    pub written: u64,
+    /// Tokens written per second.
+    pub written_per_s: f64,
+}
+
 /// What came of an inquiry.
 #[derive(Clone, Debug)]
 pub struct Report {
@@ -54,6 +74,8 @@ pub struct Report {
     pub evidence: BTreeSet<FrameId>,
     /// Where the time went.
     pub timing: Timing,
+    /// What each turn took.
+    pub turns: Vec<Turn>,
 }
 
 /// Why an inquiry could not begin. Once begun, it always ends with a [`Report`].
@@ -101,8 +123,10 @@ pub struct Inquirer {
     setup: Setup,
     template: ChatTemplate,
     tools: serde_json::Value,
-    any_operator: Grammar,
-    only_final: Grammar,
+    vocabulary: Vocabulary,
+    /// The grammars of the newest stretch, which is as long as the one before but for the first
+    /// minutes of a camera.
+    grammars: Option<Grammars>,
     probe: String,
     tokens_per_turn: u32,
     max_stretch_s: f64,
@@ -124,8 +148,8 @@ impl Inquirer {
             setup: manifest.setup(),
             template: ChatTemplate::new(&source)?,
             tools: tool_schemas(),
-            any_operator: Grammar::new(&engine, &policy::turn_grammar(&vocabulary, false))?,
-            only_final: Grammar::new(&engine, &policy::turn_grammar(&vocabulary, true))?,
+            grammars: Some(Grammars::new(&engine, &vocabulary, manifest.inquiry.max_stretch_s)?),
+            vocabulary,
             probe: manifest.prompts.probe.clone(),
             tokens_per_turn: manifest.inquiry.max_tokens as u32,
             max_stretch_s: manifest.inquiry.max_stretch_s,
@@ -187,6 +211,7 @@ impl Inquirer {
         let started = Instant::now();
         let mut run = Run {
             limits: setup.limits,
+            stretch_s: setup.held.1,
             system: Message::text(Role::System, setup.system.clone()),
             origin,
             session: None,
@@ -195,6 +220,7 @@ impl Inquirer {
             anchor: None,
             evidence: BTreeSet::new(),
             timing: Timing::default(),
+            turns: vec![],
         };
         let (mut inquiry, mut effect) = Inquiry::begin(setup);
         loop {
@@ -208,8 +234,8 @@ impl Inquirer {
                     }),
                 Effect::Finish(outcome) => {
                     run.timing.total_ms = ms(started);
-                    let Run { evidence, timing, anchor, .. } = run;
-                    return Report { outcome, origin, anchor, evidence, timing };
+                    let Run { evidence, timing, turns, anchor, .. } = run;
+                    return Report { outcome, origin, anchor, evidence, timing, turns };
                 }
             };
             let input = input.unwrap_or_else(|broken| Input::Failed(broken.to_string()));
@@ -218,9 +244,26 @@ impl Inquirer {
     }
 }
 
+/// What a turn may say about a stretch.
+struct Grammars {
+    stretch_s: f64,
+    any_operator: Grammar,
+    only_final: Grammar,
+}
+
+impl Grammars {
+    fn new(engine: &Engine, vocabulary: &Vocabulary, stretch_s: f64) -> Result<Self, EngineError> {
+        let grammar =
+            |must_finish| Grammar::new(engine, &turn_grammar(vocabulary, stretch_s, must_finish));
+        Ok(Self { stretch_s, any_operator: grammar(false)?, only_final: grammar(true)? })
+    }
+}
+
 /// The state of one run.
 struct Run {
     limits: Limits,
+    /// The last second that may be asked for.
+    stretch_s: f64,
     system: Message,
     origin: MediaTime,
     session: Option<Session>,
@@ -230,6 +273,7 @@ struct Run {
     anchor: Option<(MediaTime, WallTime)>,
     evidence: BTreeSet<FrameId>,
     timing: Timing,
+    turns: Vec<Turn>,
 }
 
 /// A pair of frames, or one for both, that was fetched and not yet fed.
@@ -280,6 +324,8 @@ impl Run {
         max_tokens: u32,
         must_finish: bool,
     ) -> Result<(String, Vec<u32>, f32), Broken> {
+        let before = by.engine.stats();
+        let mut turn = Turn::default();
         let mut added = by.template.render_after(&self.before, messages, &by.tools)?;
         self.before.push_str(&added);
         if self.session.is_none() {
@@ -289,7 +335,13 @@ impl Run {
             added.drain(..prefix.len());
             self.session = Some(by.engine.start(&prefix)?);
         }
+        let started = Instant::now();
         let visual = self.see(&mut by.engine)?;
+        turn.vision_ms = ms(started);
+        self.timing.vision_ms += turn.vision_ms;
+        let seen = by.engine.stats();
+        turn.pairs_encoded = seen.pairs_encoded - before.pairs_encoded;
+        turn.pairs_cached = seen.pairs_cached - before.pairs_cached;
         let Some(session) = self.session.as_mut() else {
             unreachable!("the session was opened above")
         };
@@ -305,27 +357,36 @@ impl Run {
         let started = Instant::now();
         session.feed(&pieces)?;
         let p = session.yes_no(&by.probe)?;
-        self.timing.feed_ms += ms(started);
+        let spent_ms = ms(started);
+        self.timing.feed_ms += spent_ms;
+        turn.read = by.engine.stats().positions - before.positions;
+        turn.read_per_s = turn.read as f64 * 1e3 / spent_ms;
         let started = Instant::now();
-        let grammar = if must_finish { &by.only_final } else { &by.any_operator };
+        let grammars = match by.grammars.take().filter(|known| known.stretch_s == self.stretch_s) {
+            Some(known) => known,
+            None => Grammars::new(&by.engine, &by.vocabulary, self.stretch_s)?,
+        };
+        let grammars = by.grammars.insert(grammars);
+        let grammar = if must_finish { &grammars.only_final } else { &grammars.any_operator };
         let most = max_tokens.min(by.tokens_per_turn) as usize;
         let said = session.generate(grammar, most)?;
-        self.timing.speak_ms += ms(started);
+        let spent_ms = ms(started);
+        self.timing.speak_ms += spent_ms;
+        turn.written = said.tokens.len() as u64;
+        turn.written_per_s = turn.written as f64 * 1e3 / spent_ms;
+        self.turns.push(turn);
         self.before.push_str(&said.text);
         self.before.push_str("<|im_end|>");
         Ok((said.text, said.tokens, p))
     }
 
     fn see(&mut self, engine: &mut Engine) -> Result<Vec<Arc<PairTokens>>, Broken> {
-        let started = Instant::now();
         let inputs: Vec<PairInput<'_>> = self
             .newest
             .iter()
             .map(|p| PairInput { key: p.key, frames: [&p.luma[0], &p.luma[p.luma.len() - 1]] })
             .collect();
-        let visual = engine.encode(&inputs)?;
-        self.timing.vision_ms += ms(started);
-        Ok(visual)
+        Ok(engine.encode(&inputs)?)
     }
 }
 

@@ -9,5 +9,5 @@ mod inquirer;
 mod replay;
 
 pub use footage::{Evidence, Footage, Stored};
-pub use inquirer::{Inquirer, InquiryError, Report, Request, Timing};
+pub use inquirer::{Inquirer, InquiryError, Report, Request, Timing, Turn};
 pub use replay::{Replay, ReplayError, replay};

@@ -135,6 +135,9 @@ pub struct Inquiry {
     pub max_tokens: usize,
     /// Longest stretch, in seconds, that one operator may ask for.
     pub max_stretch_s: f64,
+    /// Most seconds of the whole inquiry; without it, a minute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_wall_s: Option<f64>,
     /// Length in seconds of the window before the wake.
     pub look_back_s: f64,
     /// Whether the policy is told with its glance what it may spend, as it was in training.
@@ -235,6 +238,10 @@ impl Manifest {
             (
                 self.inquiry.max_turns > 0 && self.inquiry.max_tokens > 0,
                 "inquiry.max_turns and inquiry.max_tokens must be above 0",
+            ),
+            (
+                self.inquiry.max_wall_s.is_none_or(|s| (1.0..=3600.0).contains(&s)),
+                "inquiry.max_wall_s must be between 1 and 3600",
             ),
             (
                 0.0 <= self.thresholds.notice

@@ -11,6 +11,7 @@ impl Manifest {
     /// window, what the store holds, and what is normal here.
     pub fn setup(&self) -> Setup {
         let window = (0.0, self.inquiry.look_back_s);
+        let usual = Budgets::default();
         Setup {
             window,
             held: window,
@@ -30,7 +31,7 @@ impl Manifest {
                 turns: self.inquiry.max_turns as u32,
                 frames: self.inquiry.max_frames as u32,
                 tokens: (self.inquiry.max_tokens * self.inquiry.max_turns) as u32,
-                ..Budgets::default()
+                wall_ms: self.inquiry.max_wall_s.map_or(usual.wall_ms, |s| (s * 1e3) as u64),
             },
         }
     }

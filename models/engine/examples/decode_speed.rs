@@ -34,7 +34,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let threads = arguments.next().map_or(Ok(1), |n| n.parse())?;
     let (verify, bundle) = best(3, || Bundle::open(&dir));
     let bundle = bundle?;
-    let (load, engine) = best(3, || Engine::load(&bundle, EngineOptions { threads }));
+    let (load, engine) =
+        best(3, || Engine::load(&bundle, EngineOptions { threads, ..EngineOptions::default() }));
     let engine = engine?;
     println!("{} on {}, {threads} thread(s)", bundle.id(), engine.id());
     row("verify the bundle", verify);

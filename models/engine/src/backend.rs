@@ -48,8 +48,9 @@ pub(crate) trait Backend {
     fn id(&self) -> String;
     /// Whether it can work here. Cheap, and never ends the process.
     fn probe(&self) -> Probe;
-    /// Takes the vision part: ONNX, contents already verified.
-    fn vision(&self, manifest: &Manifest, onnx: &[u8]) -> Result<Box<dyn Vision>, Refusal>;
+    /// Takes the vision part: ONNX or packed weights, contents already verified.
+    fn vision(&self, manifest: &Manifest, tower: &Arc<Aligned>)
+    -> Result<Box<dyn Vision>, Refusal>;
     /// Takes the decoder part: safetensors, contents already verified. Packed weights are used where
     /// they lie.
     fn decoder(

@@ -1,7 +1,7 @@
 //! The engine: a bundle, ready to look and to speak.
 
 use crate::{
-    EngineError, PairInput, PairKey, PairTokens, Session,
+    EngineError, Footprint, PairInput, PairKey, PairTokens, Session,
     backend::{Backend, Decoder, DecoderState, Probe, Refusal, Vision},
     pairs::{PairCache, write_frames},
     rotary::Walker,
@@ -25,7 +25,7 @@ const BATCH: usize = 8;
 /// Memory for the states after known prefixes. A device has one prefix for each camera's own words;
 /// one of 400 tokens is a few MB in a small policy and 90 MB in one of 2B, and the last is kept in
 /// any case.
-const PREFIX_BYTES: usize = 64 << 20;
+pub(crate) const PREFIX_BYTES: usize = 64 << 20;
 
 /// Memory for visual tokens: everything of two inquiries in a small policy.
 const PAIR_BYTES: usize = 64 << 20;
@@ -38,11 +38,14 @@ const PAIRS_AT_LEAST: usize = 16;
 pub struct EngineOptions {
     /// Threads of a matrix product; 0 is 1.
     pub threads: usize,
+    /// Bytes of memory that may be taken; a policy that would take more is not loaded. `None`:
+    /// nobody counts.
+    pub memory: Option<u64>,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { threads: 1 }
+        Self { threads: 1, memory: None }
     }
 }
 
@@ -75,19 +78,20 @@ impl Engine {
     /// # Errors
     /// [`EngineError`], which names the part, tensor or token at fault.
     pub fn load(bundle: &Bundle, options: EngineOptions) -> Result<Self, EngineError> {
+        let footprint = Footprint::of(bundle)?;
+        if let Some(free) = options.memory.filter(|free| footprint.total() > *free) {
+            return Err(EngineError::Memory { bundle: bundle.id(), footprint, free });
+        }
         let manifest = bundle.manifest.clone();
         let vocabulary = Vocabulary::parse(&manifest, &bundle.read(TOKENIZER)?)?;
         let backends: [&dyn Backend; 1] = [&TractCpu::new(options.threads)];
         let mut report = Vec::new();
-        let onnx = bundle.read(VISION)?;
-        let (_, vision) = choose(&backends, "vision", &mut report, |b| b.vision(&manifest, &onnx))?;
-        drop(onnx);
-        let mut weights = Aligned::zeroed(bundle.length(DECODER)?);
-        bundle.read_into(DECODER, weights.as_mut_slice())?;
-        let weights = Arc::new(weights);
+        let part = read(bundle, VISION)?;
+        let (_, vision) = choose(&backends, VISION, &mut report, |b| b.vision(&manifest, &part))?;
+        let part = read(bundle, DECODER)?;
         let (id, decoder) =
-            choose(&backends, "decoder", &mut report, |b| b.decoder(&manifest, &weights))?;
-        drop(weights);
+            choose(&backends, DECODER, &mut report, |b| b.decoder(&manifest, &part))?;
+        drop(part);
         let capabilities = InferenceCapabilities { ff_tokens: true, ..Default::default() };
         let mut grammars = ParserFactory::new(
             &vocabulary.token_env(),
@@ -98,7 +102,7 @@ impl Engine {
         grammars.quiet();
         let report = report.join("\n");
         tracing::info!(bundle = bundle.id(), engine = id, report, "engine loaded");
-        let pairs = PairCache::new((PAIR_BYTES / pair_bytes(&manifest)).max(PAIRS_AT_LEAST));
+        let pairs = PairCache::new(pairs_kept(&manifest));
         let core = Core {
             id,
             report,
@@ -107,6 +111,7 @@ impl Engine {
             grammars,
             vision,
             decoder,
+            footprint,
             pairs: Mutex::new(pairs),
             prefixes: Mutex::new(Vec::new()),
             counters: Counters::default(),
@@ -127,6 +132,11 @@ impl Engine {
     /// What the bundle says of itself.
     pub fn manifest(&self) -> &Manifest {
         &self.core.manifest
+    }
+
+    /// What it takes of memory.
+    pub fn footprint(&self) -> Footprint {
+        self.core.footprint
     }
 
     /// What was done since loading.
@@ -200,6 +210,13 @@ impl Engine {
     }
 }
 
+/// A part, where its weights can be used as they lie.
+fn read(bundle: &Bundle, part: &str) -> Result<Arc<Aligned>, EngineError> {
+    let mut bytes = Aligned::zeroed(bundle.length(part)?);
+    bundle.read_into(part, bytes.as_mut_slice())?;
+    Ok(Arc::new(bytes))
+}
+
 /// What the sessions of an engine share.
 pub(crate) struct Core {
     id: String,
@@ -209,6 +226,7 @@ pub(crate) struct Core {
     grammars: ParserFactory,
     vision: Box<dyn Vision>,
     decoder: Box<dyn Decoder>,
+    footprint: Footprint,
     pairs: Mutex<PairCache>,
     /// Least recently used first.
     prefixes: Mutex<Vec<Prefix>>,
@@ -251,6 +269,16 @@ impl Core {
 fn pair_bytes(manifest: &Manifest) -> usize {
     let geometry = &manifest.geometry;
     (1 + geometry.deepstack) * geometry.tokens_per_pair * manifest.decoder.hidden * size_of::<f32>()
+}
+
+/// How many pairs are kept.
+fn pairs_kept(manifest: &Manifest) -> usize {
+    (PAIR_BYTES / pair_bytes(manifest)).max(PAIRS_AT_LEAST)
+}
+
+/// What the pairs that are kept take.
+pub(crate) fn pair_cache_bytes(manifest: &Manifest) -> usize {
+    pairs_kept(manifest) * pair_bytes(manifest)
 }
 
 /// What the keys and values of a token take.
@@ -333,11 +361,11 @@ mod tests {
         fn probe(&self) -> Probe {
             self.0.clone()
         }
-        fn vision(&self, _: &Manifest, _: &[u8]) -> Result<Box<dyn Vision>, Refusal> {
+        fn vision(&self, _: &Manifest, _: &Arc<Aligned>) -> Result<Box<dyn Vision>, Refusal> {
             Err(Refusal::Decline("too large".into()))
         }
         fn decoder(&self, _: &Manifest, _: &Arc<Aligned>) -> Result<Box<dyn Decoder>, Refusal> {
-            Err(Refusal::Unsound(EngineError::TensorMissing { tensor: "x".into() }))
+            Err(Refusal::Unsound(EngineError::TensorMissing { part: DECODER, tensor: "x".into() }))
         }
     }
 

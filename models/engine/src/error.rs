@@ -1,5 +1,6 @@
 //! What can go wrong between a verified bundle and a token.
 
+use crate::Footprint;
 use bundle::BundleError;
 
 /// What can go wrong between a verified bundle and a token. Messages name the part or tensor at
@@ -31,18 +32,22 @@ pub enum EngineError {
         /// What is wrong.
         reason: String,
     },
-    /// The `decoder` part lacks a tensor.
-    #[error("part 'decoder' has no tensor '{tensor}': export it with Hugging Face's names")]
+    /// A part lacks a tensor.
+    #[error("part '{part}' has no tensor '{tensor}': export it with Hugging Face's names")]
     TensorMissing {
+        /// The part.
+        part: &'static str,
         /// Name of the tensor.
         tensor: String,
     },
     /// A tensor's shape is not what the manifest implies.
     #[error(
-        "tensor '{tensor}' of part 'decoder' has shape {found:?} where bundle.toml implies \
-         {expected:?}: correct [decoder] or export it again"
+        "tensor '{tensor}' of part '{part}' has shape {found:?} where bundle.toml implies \
+         {expected:?}: correct bundle.toml or export it again"
     )]
     TensorShape {
+        /// The part.
+        part: &'static str,
         /// Name of the tensor.
         tensor: String,
         /// Shape according to the manifest.
@@ -84,6 +89,20 @@ pub enum EngineError {
     VisionName {
         /// Which input or output.
         what: String,
+    },
+    /// It would take more memory than there is.
+    #[error(
+        "policy {bundle} needs {footprint}, and {:.2} GB can be had: stop what else runs here, \
+         lower decoder.context_max, or take a smaller policy",
+        *free as f64 / 1e9
+    )]
+    Memory {
+        /// Id of the bundle.
+        bundle: String,
+        /// What it needs.
+        footprint: Footprint,
+        /// Bytes that can be had.
+        free: u64,
     },
     /// No backend took a part.
     #[error("no backend can run this bundle:\n{report}")]

@@ -11,25 +11,29 @@
 //! up in a fixed order, on however many threads, and a choice among equals is the lowest token.
 #![forbid(unsafe_code)]
 
+mod alone;
 mod backend;
 mod engine;
 mod error;
+mod footprint;
+mod golden;
 mod grammar;
 mod packing;
 mod pairs;
 mod rotary;
 mod sampling;
 mod session;
-mod text;
 mod tract_cpu;
 mod vocabulary;
 
+pub use alone::{Text, TextDecoder, Tower};
 pub use backend::Probe;
 pub use engine::{Engine, EngineOptions, Stats};
 pub use error::EngineError;
+pub use footprint::Footprint;
+pub use golden::Golden;
 pub use grammar::Grammar;
-pub use packing::packed_tensors;
+pub use packing::{TOWER, TowerShape, packed_tensors, places};
 pub use pairs::{PairInput, PairKey, PairTokens};
 pub use sampling::Sampling;
 pub use session::{Generated, Piece, Session, Stopped};
-pub use text::{Text, TextDecoder};

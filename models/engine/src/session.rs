@@ -12,7 +12,11 @@ use std::sync::Arc;
 
 /// Positions of one run of the decoder: bounds the memory of a long prefill. Of 64 to 512, measured
 /// on the shape of 2B, this is the fastest: more leave the cache, and memory is asked for anew.
-const CHUNK: usize = 256;
+pub(crate) const CHUNK: usize = 256;
+
+/// When no more than one part in so many of the tokens is left, what is being written is brought to an
+/// end: half an operator is none.
+const CLOSING_SHARE: usize = 2;
 
 /// Something to be fed.
 #[derive(Clone, Copy, Debug)]
@@ -118,6 +122,9 @@ impl Session {
     /// Tokens that the grammar forces are not asked for: they go through the decoder together with
     /// the chosen token before them, so that there is one run for each choice.
     ///
+    /// When half of `max_tokens` is used, texts and lists are closed as soon as the grammar lets
+    /// them, so that a policy that rambles ends its turn all the same.
+    ///
     /// # Errors
     /// If nothing was ever fed, the grammar leads into a dead end, or the decoder fails.
     pub fn generate(
@@ -156,14 +163,19 @@ impl Session {
                     mask.first_bit_set().unwrap_or_default() as u32
                 }
                 _ => {
-                    if self.done < self.ids.len() {
-                        self.run(&[])?;
-                        calls += 1;
+                    let left = limit - (self.ids.len() - start);
+                    let closing = self.core.vocabulary.closing(&mask);
+                    match closing.filter(|_| left <= limit / CLOSING_SHARE) {
+                        Some(token) => token,
+                        None => {
+                            calls += usize::from(self.done < self.ids.len());
+                            self.run(&[])?;
+                            if self.logits.is_empty() {
+                                return Err(EngineError::NothingFed);
+                            }
+                            self.choice.choose(&self.logits, &mask)
+                        }
                     }
-                    if self.logits.is_empty() {
-                        return Err(EngineError::NothingFed);
-                    }
-                    self.choice.choose(&self.logits, &mask)
                 }
             };
             if token == self.core.vocabulary.turn_end {

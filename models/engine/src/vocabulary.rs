@@ -3,7 +3,7 @@
 use crate::EngineError;
 use bundle::Manifest;
 use std::sync::Arc;
-use toktrie::{TokEnv, TokTrie};
+use toktrie::{SimpleVob, TokEnv, TokTrie};
 use toktrie_hf_tokenizers::{ByteTokenizer, ByteTokenizerEnv};
 
 /// The tokenizer of a bundle.
@@ -21,6 +21,8 @@ pub(crate) struct Vocabulary {
     pub yes: u32,
     /// The token that means no.
     pub no: u32,
+    /// What ends a text, a list, an object, a line, and the whole part of a number.
+    closing: Vec<u32>,
 }
 
 impl Vocabulary {
@@ -43,6 +45,8 @@ impl Vocabulary {
         let (pad, turn_end) = (special("<|video_pad|>")?, special("<|im_end|>")?);
         let yes = answer(&manifest.prompts.yes, "bundle.toml names it in prompts.yes")?;
         let no = answer(&manifest.prompts.no, "bundle.toml names it in prompts.no")?;
+        let closing = ["\"", "]", "}", "\n", "."];
+        let closing = closing.iter().filter_map(|end| answer(end, "").ok()).collect();
         let (tokens, rows) = (hf.get_vocab_size(true), manifest.decoder.vocab);
         if tokens > rows {
             let reason = format!("it has {tokens} tokens and the decoder only {rows}");
@@ -52,7 +56,7 @@ impl Vocabulary {
         tokenizer.set_eos_token(turn_end);
         let tokenizer = ByteTokenizerEnv::new(tokenizer, Some(rows)).map_err(|e| unusable(&e))?;
         let tokenizer = Arc::new(tokenizer);
-        Ok(Self { tokenizer, vision_start, pad, vision_end, turn_end, yes, no })
+        Ok(Self { tokenizer, vision_start, pad, vision_end, turn_end, yes, no, closing })
     }
 
     /// Tokens of `text`; special tokens written out in it are recognised, nothing is added.
@@ -65,6 +69,11 @@ impl Vocabulary {
     /// Text of `tokens`, special tokens written out. Bytes that are no UTF-8 become U+FFFD.
     pub fn decode(&self, tokens: &[u32]) -> String {
         self.trie().decode_str(tokens)
+    }
+
+    /// The token among `allowed` that brings what is being written to an end, if there is one.
+    pub fn closing(&self, allowed: &SimpleVob) -> Option<u32> {
+        self.closing.iter().copied().find(|token| allowed.is_allowed(*token))
     }
 
     /// As llguidance wants it.

@@ -32,7 +32,7 @@ fn packed(bundle: &Bundle, format: Format, without: &str) -> Arc<Aligned> {
     };
     let mut tensors = packed_tensors(&bundle.manifest.decoder, format);
     tensors.retain(|(name, _)| name != without);
-    let mut writer = Writer::new(Vec::new(), tensors.clone()).unwrap();
+    let mut writer = Writer::new(Vec::new(), tensors.clone(), &[]).unwrap();
     for (name, content) in tensors {
         match content {
             Content::Matrix { format, columns, .. } => {
@@ -46,7 +46,8 @@ fn packed(bundle: &Bundle, format: Format, without: &str) -> Arc<Aligned> {
 }
 
 fn load(manifest: &Manifest, bytes: &Arc<Aligned>, threads: usize) -> TextDecoder {
-    TextDecoder::load(manifest, bytes, EngineOptions { threads }).unwrap()
+    TextDecoder::load(manifest, bytes, EngineOptions { threads, ..EngineOptions::default() })
+        .unwrap()
 }
 
 /// Tokens that nano knows, in no order.
@@ -115,7 +116,9 @@ fn a_copy_of_a_text_goes_its_own_way() {
 fn a_packed_decoder_that_lacks_a_tensor_or_has_another_shape_is_refused_by_its_name() {
     let bundle = nano();
     let refused = |manifest: &Manifest, bytes: &Arc<Aligned>| -> EngineError {
-        TextDecoder::load(manifest, bytes, EngineOptions { threads: 1 }).err().unwrap()
+        TextDecoder::load(manifest, bytes, EngineOptions { threads: 1, ..EngineOptions::default() })
+            .err()
+            .unwrap()
     };
     for without in
         ["model.language_model.layers.2.mlp.up_proj.weight", "model.language_model.norm.weight"]

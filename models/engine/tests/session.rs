@@ -111,6 +111,21 @@ fn a_full_context_refuses_pieces_and_cuts_speech_short() {
 }
 
 #[test]
+fn a_policy_that_rambles_is_brought_to_an_end() {
+    let engine = engine();
+    let rambling = r#"start: "{\"words\":\"" /[a-z ]{1,400}/ "\",\"at\":[" NUMBER ("," NUMBER)* "]}"
+NUMBER: /[0-9]{1,300}\.[0-9]/
+"#;
+    let grammar = Grammar::new(&engine, rambling).unwrap();
+    for max in [60, 90, 300] {
+        let generated = fed(&engine).generate(&grammar, max).unwrap();
+        assert_eq!(generated.stopped, Stopped::Complete, "{generated:?}");
+        assert!(generated.tokens.len() >= max / 2, "{generated:?}");
+        assert!(generated.text.ends_with("]}"));
+    }
+}
+
+#[test]
 fn a_probe_leaves_no_trace_and_reads_the_next_token() {
     let engine = engine();
     let mut session = fed(&engine);

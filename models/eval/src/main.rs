@@ -91,7 +91,7 @@ fn on_films(benchmark: Benchmark, arguments: &BenchmarkArguments) -> Result<()> 
     let manifest = &bundle.manifest;
     let own = manifest.inquiry.max_frames as u32;
     let frames = budgets(std::slice::from_ref(&arguments.frames), own)?[0];
-    let load = || Engine::load(&bundle, EngineOptions { threads: 1 });
+    let load = || Engine::load(&bundle, EngineOptions { threads: 1, ..EngineOptions::default() });
     let passive = Passive::new(&bundle, load()?)?;
     let mut policy = Policy {
         passive: &passive,

@@ -288,7 +288,9 @@ impl Plan {
 
 impl Watcher {
     fn load(way: &Way) -> Result<Self> {
-        let engine = |bundle: &Bundle| Engine::load(bundle, EngineOptions { threads: 1 });
+        let engine = |bundle: &Bundle| {
+            Engine::load(bundle, EngineOptions { threads: 1, ..EngineOptions::default() })
+        };
         Ok(match way {
             Way::Led(path) => Self::Led(Box::new(Pupil::load(path)?)),
             Way::Inquiry(path) => {

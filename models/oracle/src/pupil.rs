@@ -40,16 +40,21 @@ impl Pupil {
     pub fn load(folder: &Path) -> Result<Self> {
         let bundle = Bundle::open(folder)
             .with_context(|| format!("cannot use the policy in '{}'", folder.display()))?;
-        let engine = Engine::load(&bundle, EngineOptions { threads: 1 })?;
+        let engine =
+            Engine::load(&bundle, EngineOptions { threads: 1, ..EngineOptions::default() })?;
         let words = bundle.manifest.vocabulary();
+        let stretch_s = bundle.manifest.inquiry.max_stretch_s;
+        let grammar = |must_finish| -> Result<Grammar> {
+            Ok(Grammar::new(&engine, &turn_grammar(&words, stretch_s, must_finish))?)
+        };
         let template = String::from_utf8(bundle.read(bundle::CHAT_TEMPLATE)?)
             .with_context(|| format!("the chat template in '{}'", folder.display()))?;
         Ok(Self {
             setup: bundle.manifest.setup(),
             template: ChatTemplate::new(&template)?,
             probe: bundle.manifest.prompts.probe.clone(),
-            grammar: Grammar::new(&engine, &turn_grammar(&words, false))?,
-            only_final: Grammar::new(&engine, &turn_grammar(&words, true))?,
+            grammar: grammar(false)?,
+            only_final: grammar(true)?,
             max_tokens: bundle.manifest.inquiry.max_tokens,
             engine,
         })

@@ -7,12 +7,15 @@ pub struct Vocabulary {
     pub labels: Vec<String>,
 }
 
-/// The grammar of one turn. With `must_finish` the only operator left is `final`: the last turn of
-/// a budget is a verdict, not a look that nobody would read.
+/// The grammar of one turn about a stretch of `stretch_s` seconds. With `must_finish` the only operator
+/// left is `final`: the last turn of a budget is a verdict, not a look that nobody would read.
 ///
-/// Tags are written unquoted: they are special tokens of the tokenizer, and a quoted tag would
+/// Every operator that it allows can be carried out: no moment lies outside of the stretch, and no
+/// span is empty. Tags are written unquoted: they are special tokens of the tokenizer, and a quoted tag would
 /// never match one. Every repetition is bounded: an unbounded one need not end.
-pub fn turn_grammar(vocabulary: &Vocabulary, must_finish: bool) -> String {
+pub fn turn_grammar(vocabulary: &Vocabulary, stretch_s: f64, must_finish: bool) -> String {
+    let tenths = (stretch_s * 10.0).clamp(1.0, 999_999.0).round() as u32;
+    let time = up_to(tenths);
     let operators = if must_finish { "final" } else { "backtrack | expand | sample | final" };
     let label = match vocabulary.labels.as_slice() {
         [] => "/[a-z][a-z ]{0,30}/".to_owned(),
@@ -35,8 +38,8 @@ final: "{{\"name\":\"final\",\"arguments\":{{\"clips\":[" (clip ("," clip ("," c
 clip: "{{\"start\":" TIME ",\"end\":" TIME ",\"label\":\"" label "\",\"evidence\":[" numbers "]}}"
 label: {label}
 numbers: NUMBER ("," NUMBER ("," NUMBER ("," NUMBER)?)?)?
-TIME: /-?(0|[1-9][0-9]{{0,4}})\.[0-9]/
-LENGTH: /(0|[1-9][0-9]{{0,3}})\.[0-9]/
+TIME: /{time}/
+LENGTH: /0\.[1-9]|[1-9][0-9]{{0,3}}\.[0-9]/
 FACTOR: /([1-9]|1[0-6])\.[05]/
 FRAMES: /2|4|6|8|10|12|14|16/
 NUMBER: /[1-9]|1[0-9]/
@@ -46,21 +49,69 @@ SENTENCE: /[A-Za-z0-9 ,.;:?!'()%-]{{1,240}}/
     )
 }
 
+/// A regular expression for the numbers from 0.0 to `tenths` tenths, with one decimal.
+fn up_to(tenths: u32) -> String {
+    let (whole, tenth) = (tenths / 10, tenths % 10);
+    let last = format!(r"{whole}\.[0-{tenth}]");
+    match whole {
+        0 => last,
+        _ => format!(r"({})\.[0-9]|{last}", whole_up_to(whole - 1)),
+    }
+}
+
+/// A regular expression for the whole numbers from 0 to `most`, without leading zeros.
+fn whole_up_to(most: u32) -> String {
+    let digits = most.to_string();
+    let rest = |count: usize| if count == 0 { String::new() } else { format!("[0-9]{{{count}}}") };
+    // All numbers of fewer digits.
+    let mut parts: Vec<String> = match digits.len() {
+        1 => vec![],
+        2 => vec!["[0-9]".into()],
+        n => vec!["[0-9]".into(), format!("[1-9][0-9]{{1,{}}}", n - 2)],
+    };
+    // As many digits: the first so many are those of `most`, the next is less, the rest is free.
+    for (at, digit) in digits.bytes().enumerate() {
+        let low = if at == 0 && digits.len() > 1 { b'1' } else { b'0' };
+        if digit > low {
+            let below = format!("[{}-{}]", char::from(low), char::from(digit - 1));
+            parts.push(format!("{}{below}{}", &digits[..at], rest(digits.len() - at - 1)));
+        }
+    }
+    parts.push(digits);
+    parts.join("|")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
+    fn a_time_lies_within_the_stretch() {
+        for tenths in [1, 9, 10, 15, 99, 100, 158, 999, 1000, 2440, 10_203] {
+            let regex = regex::Regex::new(&format!("^(?:{})$", up_to(tenths))).unwrap();
+            for n in 0..=(tenths + 200).max(3000) {
+                let number = format!("{}.{}", n / 10, n % 10);
+                assert_eq!(regex.is_match(&number), n <= tenths, "{number} of {tenths}");
+            }
+            for none in ["", "1", "01.0", "-1.0", "1.00", ".5"] {
+                assert!(!regex.is_match(none), "{none}");
+            }
+        }
+    }
+
+    #[test]
     fn the_last_turn_allows_nothing_but_final() {
         let vocabulary = Vocabulary { labels: vec!["fall".into(), "wrong way".into()] };
-        assert!(turn_grammar(&vocabulary, false).contains("call: backtrack | expand"));
-        assert!(turn_grammar(&vocabulary, true).contains("call: final\n"));
-        assert!(turn_grammar(&vocabulary, true).contains("label: \"fall\" | \"wrong way\"\n"));
+        assert!(turn_grammar(&vocabulary, 122.0, false).contains("call: backtrack | expand"));
+        assert!(turn_grammar(&vocabulary, 122.0, true).contains("call: final\n"));
+        assert!(
+            turn_grammar(&vocabulary, 122.0, true).contains("label: \"fall\" | \"wrong way\"\n")
+        );
     }
 
     #[test]
     fn a_label_with_quotes_cannot_break_out_of_the_grammar() {
         let vocabulary = Vocabulary { labels: vec!["a\" | /.*/ \"b".into()] };
-        assert!(turn_grammar(&vocabulary, false).contains(r#"label: "a\" | /.*/ \"b""#));
+        assert!(turn_grammar(&vocabulary, 122.0, false).contains(r#"label: "a\" | /.*/ \"b""#));
     }
 }

@@ -37,8 +37,8 @@ pub struct Look {
 /// Why an operator was not carried out. The text goes back to the policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// The span has no length or its ends are in the wrong order.
-    #[error("the span is empty: start must be before end, and the span longer than 0.1 s")]
+    /// The span has no length.
+    #[error("the span is empty: it must be at least 0.1 s long")]
     EmptySpan,
     /// The span lies outside of what the store holds.
     #[error("nothing is stored there")]
@@ -72,8 +72,12 @@ pub fn glance_within(own: u32, frames: u32) -> u32 {
 pub fn look(action: &Action, held: (f64, f64), limits: &Limits) -> Result<Look, Refusal> {
     let (start, end, frames) = match *action {
         Action::Backtrack { anchor, span, frames } => (anchor - span, anchor, frames),
-        Action::Sample { start, end, frames } => (start, end, frames),
+        Action::Sample { start, end, frames } => {
+            let (start, end) = between(start, end);
+            (start, end, frames)
+        }
         Action::Expand { start, end, factor } => {
+            let (start, end) = between(start, end);
             let wider = (end - start) * (factor.max(1.0) - 1.0) / 2.0;
             (start - wider, end + wider, limits.frames_default)
         }
@@ -95,9 +99,17 @@ pub fn look(action: &Action, held: (f64, f64), limits: &Limits) -> Result<Look, 
     Ok(Look { start: tenth(first), end: tenth(last), frames, clamped })
 }
 
+/// The span between two moments, whichever is told first; around one moment, the shortest there is.
+fn between(a: f64, b: f64) -> (f64, f64) {
+    let (start, end) = if a <= b { (a, b) } else { (b, a) };
+    if is_shorter(end - start) { (start - SHORTEST_S, end + SHORTEST_S) } else { (start, end) }
+}
+
 /// Whether a span has no usable length; so has one that is no number.
 fn is_shorter(seconds: f64) -> bool {
-    seconds.is_nan() || seconds < SHORTEST_S
+    // Moments are tenths, which are not exact in binary.
+    const SLACK_S: f64 = 1e-6;
+    seconds.is_nan() || seconds < SHORTEST_S - SLACK_S
 }
 
 fn even(frames: u32) -> u32 {
@@ -177,9 +189,23 @@ mod tests {
     }
 
     #[test]
+    fn a_span_told_backwards_is_that_span_and_a_moment_is_the_shortest_around_it() {
+        let seen = |start, end| {
+            let action = Action::Sample { start, end, frames: 8 };
+            look(&action, (0.0, 15.8), &LIMITS).map(|look| (look.start, look.end))
+        };
+        assert_eq!(seen(12.0, 10.0), Ok((10.0, 12.0)));
+        assert_eq!(seen(12.0, 12.0), Ok((11.9, 12.1)));
+        assert_eq!((seen(0.0, 0.0), seen(15.8, 15.8)), (Ok((0.0, 0.1)), Ok((15.7, 15.8))));
+        let action = Action::Expand { start: 5.0, end: 4.0, factor: 2.0 };
+        let seen = look(&action, (0.0, 15.8), &LIMITS).unwrap();
+        assert_eq!((seen.start, seen.end), (3.5, 5.5));
+    }
+
+    #[test]
     fn impossible_spans_are_refused_with_the_reason() {
-        let backwards = Action::Sample { start: 12.0, end: 10.0, frames: 8 };
-        assert_eq!(look(&backwards, (0.0, 122.0), &LIMITS), Err(Refusal::EmptySpan));
+        let nothing = Action::Backtrack { anchor: 9.0, span: 0.0, frames: 8 };
+        assert_eq!(look(&nothing, (0.0, 122.0), &LIMITS), Err(Refusal::EmptySpan));
         let nan = Action::Backtrack { anchor: f64::NAN, span: 1.0, frames: 8 };
         assert_eq!(look(&nan, (0.0, 122.0), &LIMITS), Err(Refusal::EmptySpan));
         let elsewhere = Action::Sample { start: 900.0, end: 910.0, frames: 8 };

@@ -133,11 +133,11 @@ fn every_mistake_is_named_with_its_line_and_what_would_be_right() {
         ),
         (
             "[inquiry]\nthreads = -1",
-            "line 2: inquiry.threads is -1, it must be a whole number from 1 to 256",
+            "line 2: inquiry.threads is -1, it must be a whole number from 0 to 256",
         ),
         (
             "[inquiry]\nthreads = 99999999999999999999",
-            "line 2: inquiry.threads is 99999999999999999999, it must be a whole number from 1 to 256",
+            "line 2: inquiry.threads is 99999999999999999999, it must be a whole number from 0 to 256",
         ),
         (
             "[events]\nreport_normal = 1",

@@ -2,6 +2,7 @@
 
 use super::checks::bytes;
 use super::report::Check;
+use crate::machine;
 use hal_camera::ClockQuality;
 use std::ffi::OsStr;
 use std::fs;
@@ -56,10 +57,7 @@ pub(super) fn clock(quality: ClockQuality) -> Check {
 pub(super) fn memory(meminfo: &Path) -> Check {
     const NAME: &str = "memory";
     let text = fs::read_to_string(meminfo).unwrap_or_default();
-    let field = |name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-        line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
-    };
+    let field = |name| machine::meminfo(&text, name);
     let Some((available, total)) = field("MemAvailable:").zip(field("MemTotal:")) else {
         let finding = format!("'{}' does not tell how much is free", meminfo.display());
         return Check::warn(NAME, finding, "mount /proc");

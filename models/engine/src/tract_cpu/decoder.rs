@@ -5,14 +5,14 @@
 //! `[1, S, hidden]` for each layer that gets DeepStack features. Output: the logits after the last
 //! position, `[1, 1, vocab]`. `S` is free; keys and values of the positions before are in the state.
 
-use super::{attention::Attention, failed, packed::Packed, weights::Weights};
+use super::{attention::Attention, failed, packed::Packed, tensors::Tensors, weights::Weights};
 use crate::{
     EngineError,
     backend::{Chunk, Decoder, DecoderState},
     packing::MODEL,
     rotary::Rotary,
 };
-use bundle::Manifest;
+use bundle::{DECODER, Manifest};
 use kernels::{Aligned, Matrix, PackedFile, With};
 use std::sync::Arc;
 use tract_core::internal::*;
@@ -68,7 +68,8 @@ impl TractDecoder {
         let file =
             PackedFile::parse(bytes).map_err(|e| EngineError::Weights { reason: e.to_string() })?;
         let shape = &manifest.decoder;
-        let packed = Packed { file: &file, shape, with };
+        let tensors = Tensors { file: &file, part: DECODER };
+        let packed = Packed { tensors, shape, with };
         let embeddings =
             packed.matrix(&format!("{MODEL}.embed_tokens"), shape.vocab, shape.hidden)?;
         let graph = packed.graph(manifest.geometry.deepstack)?;

@@ -3,6 +3,8 @@
 mod attention;
 mod decoder;
 mod packed;
+mod tensors;
+mod tower;
 mod vision;
 mod weights;
 
@@ -14,6 +16,7 @@ use bundle::Manifest;
 use decoder::TractDecoder;
 use kernels::{Aligned, PackedFile, Threads, Variant, With};
 use std::sync::Arc;
+use tower::PackedTower;
 use tract_core::internal::{RunOptions, TractError};
 use tract_linalg::multithread::Executor;
 
@@ -43,6 +46,10 @@ impl TractCpu {
         Self { executor, threads: Threads::new(threads) }
     }
 
+    fn with(&self) -> With {
+        With { threads: self.threads.clone(), variant: Variant::best() }
+    }
+
     fn options(&self) -> RunOptions {
         RunOptions { executor: Some(self.executor.clone()), ..RunOptions::default() }
     }
@@ -57,8 +64,16 @@ impl Backend for TractCpu {
         Probe::Ready
     }
 
-    fn vision(&self, manifest: &Manifest, onnx: &[u8]) -> Result<Box<dyn Vision>, Refusal> {
-        Ok(Box::new(vision::Tower::load(manifest, onnx, &self.options())?))
+    fn vision(
+        &self,
+        manifest: &Manifest,
+        tower: &Arc<Aligned>,
+    ) -> Result<Box<dyn Vision>, Refusal> {
+        Ok(if PackedFile::is(tower) {
+            Box::new(PackedTower::load(manifest, tower, self.with())?)
+        } else {
+            Box::new(vision::Tower::load(manifest, tower, &self.options())?)
+        })
     }
 
     fn decoder(
@@ -68,8 +83,7 @@ impl Backend for TractCpu {
     ) -> Result<Box<dyn Decoder>, Refusal> {
         let options = self.options();
         Ok(Box::new(if PackedFile::is(weights) {
-            let with = With { threads: self.threads.clone(), variant: Variant::best() };
-            TractDecoder::packed(manifest, weights, with, &options)?
+            TractDecoder::packed(manifest, weights, self.with(), &options)?
         } else {
             TractDecoder::plain(manifest, weights, &options)?
         }))

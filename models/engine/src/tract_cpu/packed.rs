@@ -2,15 +2,15 @@
 //!
 //! Inputs and output are those of the plain graph.
 
-use super::failed;
+use super::{failed, tensors::Tensors};
 use crate::{EngineError, packing::MODEL};
-use kernels::{Attend, Attention, Linear, Matrix, Norm, PackedFile, Precision, SwiGlu, With};
+use kernels::{Attend, Attention, Linear, Matrix, Norm, Precision, Sight, SwiGlu, With};
 use tract_core::internal::*;
 use tract_core::ops::{array::Slice, math};
 
 /// Packed weights and the shape that they should have.
 pub(super) struct Packed<'a> {
-    pub file: &'a PackedFile,
+    pub tensors: Tensors<'a>,
     pub shape: &'a bundle::Decoder,
     pub with: With,
 }
@@ -20,29 +20,12 @@ type Built = Result<OutletId, EngineError>;
 impl Packed<'_> {
     /// The matrix `name.weight`.
     pub fn matrix(&self, name: &str, rows: usize, columns: usize) -> Result<Matrix, EngineError> {
-        let tensor = format!("{name}.weight");
-        let Some(matrix) = self.file.matrix(&tensor) else {
-            return Err(EngineError::TensorMissing { tensor });
-        };
-        let (expected, found) = (vec![rows, columns], vec![matrix.rows(), matrix.columns()]);
-        if found != expected {
-            return Err(EngineError::TensorShape { tensor, expected, found });
-        }
-        Ok(matrix.clone())
+        self.tensors.matrix(&format!("{name}.weight"), rows, columns)
     }
 
     /// The numbers `name.weight`.
     fn numbers(&self, name: &str, count: usize) -> Result<Vec<f32>, EngineError> {
-        let tensor = format!("{name}.weight");
-        match self.file.numbers(&tensor) {
-            Some(numbers) if numbers.len() == count => Ok(numbers.to_vec()),
-            Some(numbers) => Err(EngineError::TensorShape {
-                tensor,
-                expected: vec![count],
-                found: vec![numbers.len()],
-            }),
-            None => Err(EngineError::TensorMissing { tensor }),
-        }
+        self.tensors.numbers(&format!("{name}.weight"), count)
     }
 
     pub fn graph(&self, deepstack: usize) -> Result<TypedModel, EngineError> {
@@ -97,6 +80,7 @@ impl Packed<'_> {
             heads,
             kv_heads,
             head_dim,
+            sight: Sight::Past,
             q_norm: self.numbers(&of("q_norm"), head_dim)?,
             k_norm: self.numbers(&of("k_norm"), head_dim)?,
             eps: self.shape.rms_eps as f32,

@@ -1,6 +1,7 @@
 //! Tensors of a safetensors file, by name, with the shape that the manifest implies.
 
 use crate::EngineError;
+use bundle::DECODER;
 use half::{bf16, f16};
 use safetensors::{Dtype, SafeTensors};
 
@@ -19,9 +20,10 @@ impl<'a> Weights<'a> {
         let tensor = self
             .0
             .tensor(name)
-            .map_err(|_| EngineError::TensorMissing { tensor: name.to_owned() })?;
+            .map_err(|_| EngineError::TensorMissing { part: DECODER, tensor: name.to_owned() })?;
         if tensor.shape() != shape {
             return Err(EngineError::TensorShape {
+                part: DECODER,
                 tensor: name.to_owned(),
                 expected: shape.to_vec(),
                 found: tensor.shape().to_vec(),

@@ -17,7 +17,11 @@ pub fn engine() -> Engine {
 }
 
 pub fn engine_of(threads: usize) -> Engine {
-    Engine::load(&Bundle::open(fixture_dir()).unwrap(), EngineOptions { threads }).unwrap()
+    Engine::load(
+        &Bundle::open(fixture_dir()).unwrap(),
+        EngineOptions { threads, ..EngineOptions::default() },
+    )
+    .unwrap()
 }
 
 /// A step of the fixture's conversation.

@@ -1,8 +1,9 @@
-//! A decoder alone, without eyes, words or grammar: to be measured and compared.
+//! Parts of a policy alone, a decoder without words or grammar and a tower without frames: to be
+//! measured and compared.
 
 use crate::{
     EngineError, EngineOptions,
-    backend::{Backend, Chunk, Decoder, DecoderState, Refusal},
+    backend::{Backend, Chunk, Decoder, DecoderState, Refusal, Vision},
     rotary::Walker,
     tract_cpu::TractCpu,
 };
@@ -28,10 +29,7 @@ impl TextDecoder {
         options: EngineOptions,
     ) -> Result<Self, EngineError> {
         let decoder = TractCpu::new(options.threads).decoder(manifest, weights);
-        let decoder = decoder.map_err(|refusal| match refusal {
-            Refusal::Unsound(error) => error,
-            Refusal::Decline(report) => EngineError::NoBackend { report },
-        })?;
+        let decoder = decoder.map_err(refused)?;
         let (hidden, deepstack) = (manifest.decoder.hidden, manifest.geometry.deepstack);
         Ok(Self { decoder, hidden, deepstack })
     }
@@ -76,5 +74,41 @@ impl Text<'_> {
 impl Clone for Text<'_> {
     fn clone(&self) -> Self {
         Self { of: self.of, state: self.state.fork(), walker: self.walker.clone() }
+    }
+}
+
+/// A vision tower on the CPU.
+pub struct Tower {
+    vision: Box<dyn Vision>,
+}
+
+impl Tower {
+    /// From the contents of a `vision` part.
+    ///
+    /// # Errors
+    /// As [`crate::Engine::load`].
+    pub fn load(
+        manifest: &Manifest,
+        part: &Arc<Aligned>,
+        options: EngineOptions,
+    ) -> Result<Self, EngineError> {
+        let vision = TractCpu::new(options.threads).vision(manifest, part).map_err(refused)?;
+        Ok(Self { vision })
+    }
+
+    /// Tokens and DeepStack features, `[pairs, tokens, hidden]` each, of `frames`
+    /// `[pairs, 2, channels, height, width]`, between -1 and 1.
+    ///
+    /// # Errors
+    /// If the tower fails.
+    pub fn look(&self, frames: Vec<f32>, pairs: usize) -> Result<Vec<Vec<f32>>, EngineError> {
+        self.vision.encode(frames, pairs)
+    }
+}
+
+fn refused(refusal: Refusal) -> EngineError {
+    match refusal {
+        Refusal::Unsound(error) => error,
+        Refusal::Decline(report) => EngineError::NoBackend { report },
     }
 }

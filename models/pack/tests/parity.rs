@@ -1,0 +1,249 @@
+//! A checkpoint made, packed and run, beside what transformers computes with it
+//! (`make_expected.py`), and every way in which a checkpoint can be wrong.
+
+use bundle::{Bundle, DECODER};
+use engine::{Engine, EngineOptions, Grammar, PairInput, PairKey, Piece, Sampling, TextDecoder};
+use hal_camera::Luma;
+use kernels::Aligned;
+use safetensors::SafeTensors;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    sync::Arc,
+};
+use tempfile::TempDir;
+
+const SIZE: (usize, usize) = (192, 128);
+
+fn models(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_lookback-models")).args(arguments).output().unwrap()
+}
+
+#[track_caller]
+fn succeeds(arguments: &[&str]) -> String {
+    let output = models(arguments);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The one line that a refusal says.
+#[track_caller]
+fn refused(arguments: &[&str]) -> String {
+    let output = models(arguments);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && said.lines().count() == 1, "{said}");
+    said
+}
+
+struct Folder {
+    dir: TempDir,
+}
+
+impl Folder {
+    /// With a tiny random checkpoint in `tiny`.
+    fn new() -> Self {
+        let folder = Self { dir: TempDir::new().unwrap() };
+        succeeds(&["make-random", "--shape", "tiny", "-o", &folder.path("tiny")]);
+        folder
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    fn pack(&self, name: &str, more: &[&str]) -> Bundle {
+        let (from, out) = (self.path("tiny"), self.path(name));
+        let size = format!("{}x{}", SIZE.0, SIZE.1);
+        succeeds(&[&["pack", &from, "-o", &out, "--size", &size], more].concat());
+        Bundle::open(out).unwrap()
+    }
+
+    #[track_caller]
+    fn pack_refused(&self, more: &[&str]) -> String {
+        let (from, out) = (self.path("tiny"), self.path("refused"));
+        let said = refused(&[&["pack", &from, "-o", &out], more].concat());
+        assert!(!Path::new(&out).exists(), "half a bundle was left");
+        said
+    }
+}
+
+fn expected(name: &str) -> Vec<f32> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/expected.safetensors");
+    let bytes = fs::read(path).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let words = file.tensor(name).unwrap().data().as_chunks::<4>().0;
+    words.iter().map(|b| f32::from_le_bytes(*b)).collect()
+}
+
+fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    let dot = |x: &[f32], y: &[f32]| -> f64 {
+        x.iter().zip(y).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum()
+    };
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+}
+
+/// As the script draws it.
+fn frames() -> [Luma; 2] {
+    let (width, height) = SIZE;
+    [0, 1].map(|frame| {
+        let pixel = |i: usize| ((frame * width * height + i) * 7 % 251) as u8;
+        Luma { width, height, pixels: (0..width * height).map(pixel).collect() }
+    })
+}
+
+#[test]
+fn a_packed_checkpoint_sees_what_transformers_sees() {
+    let folder = Folder::new();
+    let [first, second] = frames();
+    for (format, bound) in [("q8_0", 0.999), ("q4_0", 0.98)] {
+        let bundle = folder.pack(format, &["--vision-format", format]);
+        let engine =
+            Engine::load(&bundle, EngineOptions { threads: 2, ..EngineOptions::default() })
+                .unwrap();
+        let pair = PairInput { key: PairKey(0, 1), frames: [&first, &second] };
+        let seen = &engine.encode(&[pair]).unwrap()[0];
+        let found = cosine(&seen.tokens, &expected("tokens"));
+        assert!(found > bound, "tokens in {format}: {found}");
+        for (k, feature) in seen.deepstack.iter().enumerate() {
+            let found = cosine(feature, &expected(&format!("deepstack_{k}")));
+            assert!(found > bound, "deepstack_{k} in {format}: {found}");
+        }
+    }
+}
+
+#[test]
+fn a_packed_checkpoint_says_what_transformers_says() {
+    let folder = Folder::new();
+    let tokens: Vec<u32> = (0..90).map(|i| i * 37 % 600).collect();
+    for (format, bound) in [("q8_0", 0.999), ("q4_0", 0.97)] {
+        let bundle = folder.pack(format, &["--format", format]);
+        let mut bytes = Aligned::zeroed(bundle.length(DECODER).unwrap());
+        bundle.read_into(DECODER, bytes.as_mut_slice()).unwrap();
+        let options = EngineOptions { threads: 1, ..EngineOptions::default() };
+        let decoder = TextDecoder::load(&bundle.manifest, &Arc::new(bytes), options).unwrap();
+        let mut text = decoder.start().unwrap();
+        let logits = expected("logits");
+        let mut at = 0;
+        for (upto, expected) in [1, 41, 90].into_iter().zip(logits.chunks(logits.len() / 3)) {
+            let found = cosine(&text.read(&tokens[at..upto]).unwrap(), expected);
+            assert!(found > bound, "after {upto} tokens in {format}: {found}");
+            at = upto;
+        }
+    }
+}
+
+#[test]
+fn a_session_of_random_weights_keeps_to_the_grammar_and_reads_its_verdict() {
+    let folder = Folder::new();
+    let bundle = folder.pack("bundle", &[]);
+    let engine =
+        Engine::load(&bundle, EngineOptions { threads: 1, ..EngineOptions::default() }).unwrap();
+    let [first, second] = frames();
+    let seen =
+        engine.encode(&[PairInput { key: PairKey(0, 1), frames: [&first, &second] }]).unwrap();
+    let mut session = engine.start("<|im_start|>system\nWatch.<|im_end|>\n").unwrap();
+    session.feed(&[Piece::Text("<1.0 seconds>"), Piece::Pair(&seen[0])]).unwrap();
+    assert!((0.0..=1.0).contains(&session.yes_no("").unwrap()));
+    let grammar = Grammar::new(&engine, r#"start: "{\"frames\":" /[1-9][0-9]/ "}""#).unwrap();
+    for seed in 0..5 {
+        let mut session = session.clone();
+        session.set_sampling(Sampling::Temperature { t: 1.0, seed });
+        let text = session.generate(&grammar, 40).unwrap().text;
+        let call: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert!((10..100).contains(&call["frames"].as_u64().unwrap()));
+    }
+}
+
+#[test]
+fn a_policy_that_computes_something_else_than_where_it_was_packed_is_refused() {
+    let folder = Folder::new();
+    let bundle = folder.pack("bundle", &[]);
+    let dir = folder.path("bundle");
+    succeeds(&["verify", &dir]);
+    // Sealed again, so that only what it computes can tell.
+    let golden = bundle.dir.join("golden.json");
+    let mut said: serde_json::Value = serde_json::from_slice(&fs::read(&golden).unwrap()).unwrap();
+    said["tokens"][3] = 1.into();
+    fs::write(&golden, said.to_string()).unwrap();
+    bundle::seal(&bundle.dir).unwrap();
+    assert!(refused(&["verify", &dir]).contains("does not compute here"));
+    fs::write(&golden, "{}").unwrap();
+    bundle::seal(&bundle.dir).unwrap();
+    assert!(refused(&["verify", &dir]).contains("golden part cannot be read"));
+}
+
+#[test]
+fn a_checkpoint_in_shards_is_packed_to_the_same_bytes() {
+    let folder = Folder::new();
+    let whole = folder.pack("whole", &[]);
+    // The same tensors in two files and an index.
+    let tiny = PathBuf::from(folder.path("tiny"));
+    let bytes = fs::read(tiny.join("model.safetensors")).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let mut map = serde_json::Map::new();
+    for shard in 0..2 {
+        let name = format!("model-0000{}-of-00002.safetensors", shard + 1);
+        let here: Vec<_> =
+            file.tensors().into_iter().enumerate().filter(|(i, _)| i % 2 == shard).collect();
+        map.extend(here.iter().map(|(_, (tensor, _))| (tensor.clone(), name.clone().into())));
+        let here = here.into_iter().map(|(_, tensor)| tensor);
+        fs::write(tiny.join(name), safetensors::serialize(here, None).unwrap()).unwrap();
+    }
+    fs::remove_file(tiny.join("model.safetensors")).unwrap();
+    let index = tiny.join("model.safetensors.index.json");
+    fs::write(&index, serde_json::json!({"weight_map": map}).to_string()).unwrap();
+    assert_eq!(folder.pack("shards", &[]).manifest.parts, whole.manifest.parts);
+
+    let shard = tiny.join("model-00002-of-00002.safetensors");
+    let bytes = fs::read(&shard).unwrap();
+    fs::write(&shard, &bytes[..bytes.len() - 1]).unwrap();
+    let said = folder.pack_refused(&[]);
+    assert!(said.contains("00002-of-00002.safetensors is cut short"), "{said}");
+    fs::remove_file(&shard).unwrap();
+    assert!(folder.pack_refused(&[]).contains("00002-of-00002.safetensors cannot be opened"));
+}
+
+#[test]
+fn what_cannot_be_packed_is_refused_in_one_line_that_names_it() {
+    let folder = Folder::new();
+    let config = PathBuf::from(folder.path("tiny")).join("config.json");
+    let original = fs::read_to_string(&config).unwrap();
+    for (from, to, named) in [
+        ("\"qwen3_vl\"", "\"llama\"", "model_type 'llama'"),
+        ("\"num_hidden_layers\": 4", "\"num_hidden_layers\": 5", "layers.4."),
+        ("\"intermediate_size\": 256", "\"intermediate_size\": 512", "has shape [256, 128]"),
+        ("\"mrope_interleaved\": true", "\"mrope_interleaved\": false", "interleaved"),
+        ("gelu_pytorch_tanh", "relu", "hidden_act is 'relu'"),
+        ("{", "[", "config.json"),
+    ] {
+        assert!(original.contains(from), "{from}");
+        fs::write(&config, original.replacen(from, to, 1)).unwrap();
+        let said = folder.pack_refused(&[]);
+        assert!(said.contains(named), "{said}");
+    }
+    fs::write(&config, original).unwrap();
+    assert!(folder.pack_refused(&["--size", "200x100"]).contains("multiples of 32"));
+    let template = PathBuf::from(folder.path("tiny")).join("chat_template.jinja");
+    fs::remove_file(template).unwrap();
+    assert!(folder.pack_refused(&[]).contains("give --template"));
+    let there = folder.path("tiny");
+    assert!(refused(&["pack", &there, "-o", &there]).contains("is there already"));
+    assert!(refused(&["verify", &there]).contains("bundle.toml"));
+    assert!(refused(&["pack", &folder.path("none"), "-o", &there]).contains("config.json"));
+}
+
+#[test]
+fn a_weight_that_is_not_finite_is_named() {
+    let folder = Folder::new();
+    let path = PathBuf::from(folder.path("tiny")).join("model.safetensors");
+    let mut bytes = fs::read(&path).unwrap();
+    let (start, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
+    let name = "model.language_model.layers.1.mlp.up_proj.weight";
+    let at = start + 8 + metadata.info(name).unwrap().data_offsets.0;
+    bytes[at..at + 2].copy_from_slice(&[0x80, 0x7f]);
+    fs::write(&path, bytes).unwrap();
+    let said = folder.pack_refused(&[]);
+    assert!(said.contains(name) && said.contains("not finite"), "{said}");
+}
