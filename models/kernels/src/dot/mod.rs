@@ -25,6 +25,9 @@ pub enum Variant {
     /// aarch64 with the dot product instructions (ARMv8.2).
     #[cfg(target_arch = "aarch64")]
     NeonDot,
+    /// aarch64 with the matrix product instructions besides (i8mm, ARMv8.6).
+    #[cfg(target_arch = "aarch64")]
+    NeonI8mm,
 }
 
 impl Variant {
@@ -49,6 +52,9 @@ impl Variant {
         #[cfg(target_arch = "aarch64")]
         if std::arch::is_aarch64_feature_detected!("dotprod") {
             here.push(Self::NeonDot);
+            if std::arch::is_aarch64_feature_detected!("i8mm") {
+                here.push(Self::NeonI8mm);
+            }
         }
         here
     }
@@ -64,6 +70,8 @@ impl fmt::Display for Variant {
             Self::Avx512Vnni => "avx512-vnni",
             #[cfg(target_arch = "aarch64")]
             Self::NeonDot => "neon-dotprod",
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonI8mm => "neon-i8mm",
         })
     }
 }
@@ -85,6 +93,8 @@ pub(crate) fn panel(
         #[cfg(target_arch = "x86_64")]
         Variant::Avx512Vnni => avx512::panel(matrix, number, x, rows, put),
         #[cfg(target_arch = "aarch64")]
-        Variant::NeonDot => neon::panel(matrix, number, x, rows, put),
+        Variant::NeonDot => neon::panel(matrix, number, x, rows, put, false),
+        #[cfg(target_arch = "aarch64")]
+        Variant::NeonI8mm => neon::panel(matrix, number, x, rows, put, true),
     }
 }
