@@ -7,8 +7,8 @@ use frame_store::{FrameId, StoreError, StoredFrame};
 use hal_camera::{Luma, MediaTime, Span, WallTime, decode_luma};
 use policy::{
     Budgets, ChatTemplate, Effect, Fed, Input, Inquiry, Limits, Look, Message, Outcome, Role,
-    SeenFrame, Setup, TemplateError, Vocabulary, fed_pieces, frames_of, moments, tool_schemas,
-    turn_grammar,
+    SeenFrame, Setup, TemplateError, Tools, Vocabulary, fed_pieces, frames_of, moments,
+    tool_schemas, turn_grammar,
 };
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
@@ -122,7 +122,7 @@ pub struct Inquirer {
     engine: Engine,
     setup: Setup,
     template: ChatTemplate,
-    tools: serde_json::Value,
+    tools: Tools,
     vocabulary: Vocabulary,
     /// The grammars of the newest stretch, which is as long as the one before but for the first
     /// minutes of a camera.

@@ -1,7 +1,10 @@
 //! The transcript as text: messages rendered by the bundle's own chat template.
 
-use minijinja::Environment;
+use crate::Tools;
+use minijinja::{Environment, Error, ErrorKind, Value, value::Kwargs};
 use serde::Serialize;
+use serde_json::ser::{Formatter, PrettyFormatter};
+use std::io;
 
 /// What the template writes where the frames of an observation go; the host replaces it by one
 /// block per frame pair, each after its [`timestamp`].
@@ -69,7 +72,9 @@ pub enum TemplateError {
     RewritesHistory,
 }
 
-/// A compiled chat template (Jinja, as Hugging Face uses it).
+/// A compiled chat template: Jinja with what Hugging Face's transformers gives to templates besides, so
+/// that the one that comes with a checkpoint renders here as it did in training. Only the date is not
+/// to be had: what a camera is asked must not change overnight.
 pub struct ChatTemplate {
     environment: Environment<'static>,
 }
@@ -87,6 +92,13 @@ impl ChatTemplate {
         environment.set_trim_blocks(true);
         environment.set_lstrip_blocks(true);
         environment.set_fuel(Some(FUEL));
+        // Templates call the methods of Python's strings and dictionaries.
+        environment
+            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.add_filter("tojson", json);
+        environment.add_function("raise_exception", |said: String| -> Result<Value, Error> {
+            Err(Error::new(ErrorKind::InvalidOperation, said))
+        });
         environment.add_template_owned("chat", source.to_owned())?;
         Ok(Self { environment })
     }
@@ -98,12 +110,12 @@ impl ChatTemplate {
     pub fn render(
         &self,
         messages: &[Message],
-        tools: &serde_json::Value,
+        tools: &Tools,
         open_turn: bool,
     ) -> Result<String, TemplateError> {
         let context = minijinja::context! {
             messages => messages,
-            tools => tools,
+            tools => tools.0,
             add_generation_prompt => open_turn,
         };
         Ok(self.environment.get_template("chat")?.render(context)?)
@@ -117,13 +129,59 @@ impl ChatTemplate {
         &self,
         before: &str,
         messages: &[Message],
-        tools: &serde_json::Value,
+        tools: &Tools,
     ) -> Result<String, TemplateError> {
         let whole = self.render(messages, tools, true)?;
         match whole.strip_prefix(before) {
             Some(rest) => Ok(rest.to_owned()),
             None => Err(TemplateError::RewritesHistory),
         }
+    }
+}
+
+/// `tojson` as transformers defines it, which is Python's `json.dumps`: a space after `,` and `:`, and no
+/// letter escaped that need not be.
+fn json(value: &Value, options: Kwargs) -> Result<Value, Error> {
+    let indent: Option<usize> = options.get("indent")?;
+    options.assert_all_used()?;
+    let mut text = Vec::new();
+    let indent = indent.map(|spaces| " ".repeat(spaces));
+    let written = match &indent {
+        Some(indent) => dump(value, &mut text, PrettyFormatter::with_indent(indent.as_bytes())),
+        None => dump(value, &mut text, Spaced),
+    };
+    let failed = |e| Error::new(ErrorKind::BadSerialization, "tojson").with_source(e);
+    written.map_err(failed)?;
+    let text = String::from_utf8(text).expect("JSON is text");
+    Ok(Value::from_safe_string(text))
+}
+
+fn dump(value: &Value, to: &mut Vec<u8>, formatter: impl Formatter) -> serde_json::Result<()> {
+    value.serialize(&mut serde_json::Serializer::with_formatter(to, formatter))
+}
+
+/// On one line, with spaces.
+struct Spaced;
+
+impl Formatter for Spaced {
+    fn begin_array_value<W: ?Sized + io::Write>(
+        &mut self,
+        to: &mut W,
+        first: bool,
+    ) -> io::Result<()> {
+        to.write_all(if first { b"" } else { b", " })
+    }
+
+    fn begin_object_key<W: ?Sized + io::Write>(
+        &mut self,
+        to: &mut W,
+        first: bool,
+    ) -> io::Result<()> {
+        to.write_all(if first { b"" } else { b", " })
+    }
+
+    fn begin_object_value<W: ?Sized + io::Write>(&mut self, to: &mut W) -> io::Result<()> {
+        to.write_all(b": ")
     }
 }
 
@@ -180,7 +238,7 @@ mod tests {
     #[test]
     fn a_transcript_is_rendered_in_qwens_format() {
         let template = ChatTemplate::new(TEMPLATE).unwrap();
-        let text = template.render(&messages(), &serde_json::Value::Null, true).unwrap();
+        let text = template.render(&messages(), &Tools::none(), true).unwrap();
         expect![[r#"
             <|im_start|>system
             Watch.<|im_end|>
@@ -200,9 +258,31 @@ mod tests {
     }
 
     #[test]
+    fn json_is_written_as_python_writes_it() {
+        let source = "{{ tools[0].function | tojson }}\n{{ messages[0] | tojson(indent=2) }}";
+        let template = ChatTemplate::new(source).unwrap();
+        let said = [Message::text(Role::User, "<é> & 'so'")];
+        let text = template.render(&said, &crate::tool_schemas(), true).unwrap();
+        let (tool, message) = text.split_once('\n').unwrap();
+        assert!(tool.starts_with(r#"{"name": "backtrack", "description": "Look at"#), "{tool}");
+        assert!(tool.ends_with(r#""required": ["anchor", "span", "frames"]}}"#), "{tool}");
+        expect![[r#"
+            {
+              "role": "user",
+              "content": [
+                {
+                  "type": "text",
+                  "text": "<é> & 'so'"
+                }
+              ]
+            }"#]]
+        .assert_eq(message);
+    }
+
+    #[test]
     fn each_turn_only_adds_text_at_the_end() {
         let template = ChatTemplate::new(TEMPLATE).unwrap();
-        let (all, none) = (messages(), serde_json::Value::Null);
+        let (all, none) = (messages(), Tools::none());
         let first = template.render(&all[..2], &none, true).unwrap();
         let said = format!("{first}<think>hm</think><|im_end|>");
         let added = template.render_after(&said, &all, &none).unwrap();
@@ -212,7 +292,7 @@ mod tests {
     #[test]
     fn a_template_that_rewrites_history_is_refused() {
         let template = ChatTemplate::new("{{ messages|length }}").unwrap();
-        let error = template.render_after("1", &messages(), &serde_json::Value::Null).unwrap_err();
+        let error = template.render_after("1", &messages(), &Tools::none()).unwrap_err();
         assert!(matches!(error, TemplateError::RewritesHistory));
     }
 
@@ -221,6 +301,6 @@ mod tests {
         let source =
             "{% for a in range(9999) %}{% for b in range(9999) %}x{% endfor %}{% endfor %}";
         let template = ChatTemplate::new(source).unwrap();
-        assert!(template.render(&[], &serde_json::Value::Null, true).is_err());
+        assert!(template.render(&[], &Tools::none(), true).is_err());
     }
 }

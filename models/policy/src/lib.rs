@@ -31,6 +31,6 @@ pub use inquiry::{
 };
 pub use look::{Limits, Look, Refusal, frames_of, glance, glance_within, look, moments, tenth};
 pub use preference::{preference_loss, turn_weights};
-pub use tools::tool_schemas;
+pub use tools::{Tools, tool_schemas};
 pub use trajectory::{SeenFrame, Step, StepOperator};
 pub use utility::{Truth, Utility, Weights, overlap_over_union};
