@@ -6,7 +6,9 @@ features added after the first layers, tied embeddings.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import tomllib
+from dataclasses import dataclass, fields
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +29,14 @@ class Shape:
     rope_theta: float = 10_000.0
     mrope_section: tuple[int, int, int] = (6, 5, 5)
     rms_eps: float = 1e-6
+
+    @classmethod
+    def of_manifest(cls, manifest: Path, vocabulary: int | None = None) -> Shape:
+        """From a manifest's `[decoder]`; `vocabulary`, where it is not known there yet."""
+        table = tomllib.loads(manifest.read_text())["decoder"]
+        found = {f.name: table[f.name] for f in fields(cls)}
+        found["mrope_section"] = tuple(found["mrope_section"])
+        return cls(**found | ({"vocab": vocabulary} if vocabulary else {}))
 
 
 class RmsNorm(nn.Module):
@@ -105,6 +115,9 @@ class Layer(nn.Module):
 class Decoder(nn.Module):
     """Token embeddings in, logits out."""
 
+    PREFIX = "model.language_model."
+    """Of its tensors' names in a checkpoint."""
+
     def __init__(self, shape: Shape, dropout: float = 0.0) -> None:
         super().__init__()
         self.shape = shape
@@ -140,7 +153,7 @@ class Decoder(nn.Module):
 
     def checkpoint(self) -> dict[str, Tensor]:
         """Tensors under their Hugging Face names."""
-        return {f"model.language_model.{k}": v.contiguous() for k, v in self.state_dict().items()}
+        return {self.PREFIX + k: v.contiguous() for k, v in self.state_dict().items()}
 
 
 def _rotate(x: Tensor) -> Tensor:

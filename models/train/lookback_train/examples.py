@@ -119,7 +119,8 @@ def example(
 
 
 class Features:
-    """Cell features of all pairs of a data set, f16 `[n, channels, 8, 12]`, in blocks."""
+    """What was made of all pairs of a data set, f16 `[n, …]`, in blocks: cell features for SFT,
+    `[n, channels, 8, 12]`, visual tokens for iDPO."""
 
     def __init__(self) -> None:
         self.blocks: list[np.ndarray] = []
@@ -262,7 +263,8 @@ class Batch:
     pair_places: Tensor
     """Where the `<|vision_end|>` after each pair lies."""
     sees: Tensor
-    cells: Tensor
+    features: Tensor
+    """Rows of the feature store, one for each pair."""
 
 
 def collate(chosen: list[Example], features: Features, pad: int) -> Batch:

@@ -1,13 +1,15 @@
 """iDPO: preference training on whole inquiries, ranked by what they were worth.
 
-The policy inquires several times about windows that it has never seen, a turn of each left to
-chance; of each window the best and the worst inquiry by the AEI utility are a pair. Only the
-window's own label is used. The loss is DPO over turns (Shi et al. 2024, DMPO), plus the likelihood
-of the better inquiry.
+The policy of a sealed bundle inquires several times about windows that it has never seen, a turn of
+each left to chance; of each window the best and the worst inquiry by the AEI utility are a pair.
+Only the window's own label is used. The loss is DPO over turns (Shi et al. 2024, DMPO), plus the
+likelihood of the better inquiry.
 
 Where to look is what is learnt here; what is seen and how it is judged stays. So only the upper
 half of the decoder is trained, above the layer in which the sights are read, and the verdict probe
-is held to the reference's: a few hundred windows' labels teach it nothing but these windows.
+is held to the reference's: a few hundred windows' labels teach it nothing but these windows. The
+tower is that of the bundle, as it stands there: a policy can be taught by preference wherever it
+comes from.
 """
 
 from __future__ import annotations
@@ -15,29 +17,33 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+import subprocess
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from . import oracle
-from .decoder import Shape
-from .examples import TOLD, Batch, Example, Features, collate, encode_pairs, example
-from .sft import Policy, verdicts
-from .tower import Perception, Trunk
+from . import oracle, tokens
+from .decoder import Decoder, Shape
+from .examples import TOLD, Batch, Example, Features, collate, example, save_shard
+from .sft import verdicts
+from .tower import normalise
 
-BETA = 0.1
-GAMMA = 0.7
+BETA = 0.5
+GAMMA = 0.9
 """Discount of turns."""
 WORTH_IT = 0.2
 """Least difference in utility of a pair."""
-ANCHOR = 0.2
+ANCHOR = 0.5
 """Weight of the likelihood of the better inquiry."""
 PROBE = 1.0
 """Weight of the verdict probe's distance from the reference's."""
@@ -47,7 +53,62 @@ PAIRS = 4
 """Pairs of a step: twice as many transcripts."""
 READ = 8
 """Transcripts of a step whose verdict probe is held, whatever they were worth."""
-LEARNING_RATE = 3e-4
+LEARNING_RATE = 1e-4
+EACH = 6
+"""Inquiries about a window."""
+PER_SHARD = 100
+"""Windows in one file of rollouts."""
+SEEDS = oracle.TRAIN + 4_000_000
+"""Seeds that perception and SFT do not see with a `--seed` of 0 to 3: the utility rests on the
+policy's own readings."""
+
+
+class Watcher(nn.Module):
+    """The policy of a bundle: its decoder to be taught, its tower as it is."""
+
+    def __init__(self, bundle: Path) -> None:
+        super().__init__()
+        self.bundle = bundle
+        self.decoder = Decoder(Shape.of_manifest(bundle / "bundle.toml"))
+        weights = load_file(bundle / part(bundle, "decoder"))
+        self.decoder.load_state_dict(
+            {name.removeprefix(Decoder.PREFIX): w.float() for name, w in weights.items()}
+        )
+        self.eval().requires_grad_(False)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Last hidden states `[B, T, hidden]`; the batch's features are those of [`Sight`]."""
+        levels = [level.flatten(0, 1) for level in batch.features.unbind(1)]
+        x = self.decoder.embed_tokens(batch.ids)
+        where = (batch.pad_rows, batch.pad_places)
+        x = x.index_put(where, levels[0])
+        deepstack = [torch.zeros_like(x).index_put(where, level) for level in levels[1:]]
+        return self.decoder(x, batch.positions, deepstack)
+
+
+class Sight:
+    """The tower of a bundle."""
+
+    def __init__(self, bundle: Path) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        self.session = onnxruntime.InferenceSession(
+            str(bundle / part(bundle, "vision")), options, providers=["CPUExecutionProvider"]
+        )
+
+    def features(self, frames: np.ndarray, batch: int = 64) -> np.ndarray:
+        """Visual tokens and DeepStack levels, f16 `[pairs, 1 + levels, tokens, hidden]`, of pairs,
+        u8 `[pairs, 2, 128, 192]`."""
+        found = []
+        for start in range(0, len(frames), batch):
+            chunk = normalise(torch.from_numpy(frames[start : start + batch].copy())).numpy()
+            found.append(np.stack(self.session.run(None, {"frames": chunk}), 1))
+        return np.concatenate(found).astype(np.float16)
+
+
+def part(bundle: Path, name: str) -> str:
+    """The file of one part of a bundle."""
+    return tomllib.loads((bundle / "bundle.toml").read_text())["parts"][name]["file"]
 
 
 @dataclass
@@ -85,13 +146,12 @@ def per_turn(log_p: Tensor, turns: Tensor) -> Tensor:
     return log_p.new_zeros(count).index_add(0, turns, log_p)
 
 
-def upper_half(policy: Policy) -> list[nn.Parameter]:
+def upper_half(decoder: Decoder) -> list[nn.Parameter]:
     """What is trained: the decoder's layers above the one in which the sights are read."""
-    decoder = policy.decoder
     return list(decoder.layers[(len(decoder.layers) + 1) // 2 :].parameters())
 
 
-def token_log_p(policy: Policy, batch: Batch, hidden: Tensor) -> tuple[Tensor, Tensor]:
+def token_log_p(policy: Watcher, batch: Batch, hidden: Tensor) -> tuple[Tensor, Tensor]:
     """Log probability of each token that a policy wrote, and the row of its transcript."""
     rows, places = torch.nonzero(batch.learnt[:, 1:], as_tuple=True)
     logits = policy.decoder.logits(hidden[rows, places])
@@ -134,38 +194,96 @@ def rolled(record: dict, tokenizer: Tokenizer, first_pair: int) -> Rolled:
     return Rolled(examples, worth, [bool(r["right"]) for r in rollouts])
 
 
-def collect(
-    records: Iterable[oracle.Trace],
-    trunk: Trunk,
-    tokenizer: Tokenizer,
-    progress: Callable[[int], None] = lambda _: None,
+def inquire(
+    bundle: Path, folder: Path, binary: Path, start: int, windows: int
+) -> Iterator[tuple[list[dict], np.ndarray]]:
+    """Records of the inquiries of the policy in `bundle` about `windows` seeds from `start`, and
+    the features that they rest on, file by file; keeps them in `folder` and resumes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    sight, begun, done = Sight(bundle), time.time(), 0
+    for first in range(0, windows, PER_SHARD):
+        count = min(PER_SHARD, windows - first)
+        path = folder / f"{start + first}-{count}.npy"
+        if not path.exists():
+            records, rows = [], []
+            for trace in oracle.stream_rollouts(
+                binary, start + first, count, bundle, EACH, TEMPERATURE
+            ):
+                records.append(trace.episode)
+                rows.append(sight.features(trace.frames))
+            save_shard(path, records, np.concatenate(rows))
+            done += count
+            left = (windows - first - count) * (time.time() - begun) / done
+            print(f"rollouts: {first + count}/{windows} windows | {left:.0f} s left", flush=True)
+        lines = path.with_suffix(".jsonl").read_text().splitlines()
+        yield [json.loads(line) for line in lines], np.load(path, mmap_mode="r")
+
+
+def gather(
+    shards: Iterator[tuple[list[dict], np.ndarray]], tokenizer: Tokenizer
 ) -> tuple[list[Rolled], Features, list[dict]]:
-    """Rollouts, the features that they rest on, and what each was worth."""
+    """Windows, the features that they rest on, and what each rollout was worth."""
     windows, features, worth = [], Features(), []
-    for number, record in enumerate(records):
-        windows.append(rolled(record.episode, tokenizer, features.count))
-        features.add(encode_pairs(trunk, record.frames))
-        for rollout in record.episode["rollouts"]:
-            worth.append({k: rollout[k] for k in ("utility", "right", "frames")})
-        progress(number + 1)
+    for records, rows in shards:
+        at = features.add(rows)
+        for record in records:
+            windows.append(rolled(record, tokenizer, at))
+            at += len(record["pairs"])
+            worth += [{k: r[k] for k in ("utility", "right", "frames")} for r in record["rollouts"]]
     return windows, features, worth
 
 
-def train(
-    windows: list[Rolled],
-    features: Features,
-    perception: Perception,
-    before: Path,
+def teach(
+    bundle: Path,
     out: Path,
+    work: Path,
+    programs: tuple[Path, Path],
+    start: int,
+    windows: int,
     steps: int,
     seed: int,
-    tokens: tuple[int, int, int],
+) -> None:
+    """One round: the policy in `bundle` inquires about `windows` seeds from `start`, and is taught
+    for `steps`; writes and seals the bundle `out`, which is there whole or not at all.
+
+    `programs` are `lookback-oracle` and `lookback-bundle`; the rollouts are kept in `work`.
+    """
+    binary, sealer = programs
+    manifest = tomllib.loads((bundle / "bundle.toml").read_text())
+    # Rollouts of one policy say little of another.
+    work = work / f"rollouts-{manifest['parts']['decoder']['blake3'][:12]}"
+    tokenizer = tokens.load(bundle / part(bundle, "tokenizer"))
+    ids = tuple(tokenizer.token_to_id(t) for t in ("yes", "no", "<|video_pad|>"))
+    rolled_out, features, worth = gather(inquire(bundle, work, binary, start, windows), tokenizer)
+    print(f"rollouts: {summary(worth)}", flush=True)
+    policy = Watcher(bundle)
+    train(policy, rolled_out, features, steps, seed, ids)
+    draft = out.with_name(f"{out.name}.part")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    for file in ["bundle.toml", *(p["file"] for p in manifest["parts"].values())]:
+        shutil.copy(bundle / file, draft / file)
+    weights = {k: v.to(torch.bfloat16) for k, v in policy.decoder.checkpoint().items()}
+    save_file(weights, draft / part(bundle, "decoder"), {"format": "pt"})
+    subprocess.run([sealer, "seal", str(draft)], check=True)
+    out.mkdir(parents=True, exist_ok=True)
+    for file in sorted(draft.iterdir(), key=lambda f: f.name == "bundle.toml"):
+        file.replace(out / file.name)
+    draft.rmdir()
+
+
+def train(
+    policy: Watcher,
+    windows: list[Rolled],
+    features: Features,
+    steps: int,
+    seed: int,
+    ids: tuple[int, int, int],
     report: int = 50,
 ) -> None:
-    """`steps` of 4 pairs and 8 more transcripts, from and against the policy in `before`; writes
-    `out`.
+    """`steps` of 4 pairs and 8 more transcripts, from and against `policy` as it is.
 
-    `tokens` are the ids of yes, no and `<|video_pad|>`.
+    `ids` are the tokens yes, no and `<|video_pad|>`.
     """
     pairs = [pair for window in windows if (pair := window.pair()) is not None]
     everyone = [e for window in windows for e in window.examples]
@@ -173,20 +291,12 @@ def train(
         print(
             "no window has an inquiry that is right and well better: nothing to prefer", flush=True
         )
-        shutil.copy(before, out)
         return
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    yes_no, pad = tokens[:2], tokens[2]
-    perception.eval()
-    state = torch.load(before, weights_only=True)
-    shape = Shape(**{**state["shape"], "mrope_section": tuple(state["shape"]["mrope_section"])})
-    policy = Policy(shape, perception.head.out_channels, 0.0)
-    policy.load_state_dict(state["policy"])
-    reference = copy.deepcopy(policy).eval().requires_grad_(False)
-    # The merger's running statistics stay as they are: a few hundred steps would only disturb them.
-    policy.eval().requires_grad_(False)
-    learning = upper_half(policy)
+    yes_no, pad = ids[:2], ids[2]
+    reference = copy.deepcopy(policy)
+    learning = upper_half(policy.decoder)
     for parameter in learning:
         parameter.requires_grad_(True)
     optimiser = torch.optim.AdamW(learning, LEARNING_RATE, weight_decay=0.0)
@@ -197,10 +307,9 @@ def train(
         drawn = [pairs[i] for i in rng.choice(len(pairs), min(PAIRS, len(pairs)), replace=False)]
         sides = [side for pair in drawn for side in (pair.chosen, pair.rejected)]
         batch = collate(sides, features, pad)
-        hidden, _ = policy(batch, perception)
-        log_p, rows = token_log_p(policy, batch, hidden)
+        log_p, rows = token_log_p(policy, batch, policy(batch))
         with torch.no_grad():
-            log_reference, _ = token_log_p(reference, batch, reference(batch, perception)[0])
+            log_reference, _ = token_log_p(reference, batch, reference(batch))
         turns = torch.from_numpy(np.concatenate([s.turns[s.learnt > 0] for s in sides]))
         ratios = [
             per_turn((log_p - log_reference)[rows == row], turns[rows == row])
@@ -212,8 +321,8 @@ def train(
         others = rng.choice(len(everyone), min(READ, len(everyone)), replace=False)
         read = collate([everyone[i] for i in others], features, pad)
         with torch.no_grad():
-            held = torch.sigmoid(verdicts(reference, read, reference(read, perception)[0], yes_no))
-        margin = verdicts(policy, read, policy(read, perception)[0], yes_no)
+            held = torch.sigmoid(verdicts(reference.decoder, read, reference(read), yes_no))
+        margin = verdicts(policy.decoder, read, policy(read), yes_no)
         probe = F.binary_cross_entropy_with_logits(margin, held)
         optimiser.zero_grad()
         (preference + ANCHOR * likely + PROBE * probe).backward()
@@ -230,9 +339,7 @@ def train(
                 f"preferred {running[3]:.2f} | {left:.0f} s left",
                 flush=True,
             )
-    saved = {"policy": policy.state_dict(), "step": steps, "shape": asdict(shape)}
-    torch.save(saved, out.with_suffix(".part"))
-    out.with_suffix(".part").rename(out)
+    policy.requires_grad_(False)
 
 
 def summary(worth: list[dict]) -> str:

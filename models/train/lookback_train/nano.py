@@ -1,13 +1,13 @@
-"""`lookback-train nano`: trains the default policy end to end, resuming where it stopped."""
+"""`lookback-train`: trains the default policy end to end, resuming where it stopped, or goes on to
+teach that of a bundle."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
+import shutil
 import time
-import tomllib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import torch
 
 from . import examples, export, idpo, oracle, perception, sft, tokens
 from .decoder import Shape
-from .tower import Perception, Trunk
+from .tower import Perception
 
 ROOT = Path(__file__).resolve().parents[3]
 TOKENIZER_EPISODES = 3000
@@ -37,18 +37,14 @@ class Plan:
     report: int
     idpo_rounds: int
     idpo_windows: int
-    """Windows that the policy inquires about for each round of iDPO, `IDPO_EACH` times each."""
+    """Windows that the policy inquires about for each round of iDPO, six times each."""
     idpo_steps: int
 
 
 PLANS = {
-    "full": Plan(5200, 200, 100, 30, 500, 12000, 250, 0, 600, 150),
+    "full": Plan(5200, 200, 100, 30, 500, 12000, 250, 1, 4500, 500),
     "tiny": Plan(60, 3, 100, 1, 60, 60, 20, 1, 12, 6),
 }
-IDPO_EACH = 6
-IDPO_SEEDS = oracle.TRAIN + 4_000_000
-"""Seeds that perception and SFT do not see with a `--seed` of 0 to 3: the utility rests on the
-policy's own readings."""
 
 
 def main() -> None:
@@ -56,8 +52,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="lookback-train", description=__doc__)
     parser.add_argument(
         "command",
-        choices=["nano", "tower"],
-        help="train the policy, or measure what the tower in --work sees",
+        choices=["nano", "tower", "idpo"],
+        help="train the policy, measure what the tower in --work sees, or teach the policy of "
+        "--bundle by preference for one round",
     )
     parser.add_argument("--tiny", action="store_true", help="a few minutes, to test the pipeline")
     parser.add_argument("--work", type=Path, default=ROOT / "models/train/work")
@@ -70,6 +67,11 @@ def main() -> None:
     parser.add_argument("--init", type=Path, help="begin SFT from the weights in this policy.pt")
     parser.add_argument("--learning-rate", type=float, default=sft.LEARNING_RATE)
     parser.add_argument("--idpo-rounds", type=int)
+    parser.add_argument("--idpo-windows", type=int, help="for each round")
+    parser.add_argument("--idpo-steps", type=int, help="of each round")
+    parser.add_argument(
+        "--bundle", type=Path, default=ROOT / "models/nano", help="of `idpo`: where it begins"
+    )
     parser.add_argument(
         "--passive",
         action="store_true",
@@ -88,6 +90,8 @@ def main() -> None:
         binary = rust_program("lookback-oracle")
         print(perception.measure(binary, tower, start, given.videos).table(tuple(LABELS)))
         return
+    if given.command == "idpo" and given.out.resolve() == given.bundle.resolve():
+        raise SystemExit(f"{given.out} is where it begins: name another folder with --out")
     plan = PLANS["tiny" if given.tiny else "full"]
     plan = Plan(
         given.perception_steps or plan.perception_steps,
@@ -98,9 +102,16 @@ def main() -> None:
         given.sft_steps or plan.sft_steps,
         plan.report,
         plan.idpo_rounds if given.idpo_rounds is None else given.idpo_rounds,
-        plan.idpo_windows,
-        plan.idpo_steps,
+        given.idpo_windows or plan.idpo_windows,
+        given.idpo_steps or plan.idpo_steps,
     )
+    if given.command == "idpo":
+        programs = (rust_program("lookback-oracle"), rust_program("lookback-bundle"))
+        start = idpo.SEEDS + (given.seed * 10 + 1) * plan.idpo_windows
+        amount = (start, plan.idpo_windows, plan.idpo_steps, given.seed + 1)
+        idpo.teach(given.bundle, given.out, given.work, programs, *amount)
+        print(f"bundle written to {given.out}", flush=True)
+        return
     peak = given.learning_rate
     run(plan, given.work, given.out, given.seed, given.until, given.init, peak, given.passive)
 
@@ -167,7 +178,7 @@ def run(
     sft.train(
         data,
         val,
-        shape(files[0], tokenizer.get_vocab_size()),
+        Shape.of_manifest(files[0], tokenizer.get_vocab_size()),
         seen,
         learnt,
         plan.sft_steps,
@@ -181,35 +192,16 @@ def run(
         renderer.terminate()
     if until == "sft":
         return
-    newest = learnt
+    newest = work / f"sft{sort}"
+    bundle(learnt, newest)
     for number in range(1, 1 + (0 if passive else plan.idpo_rounds)):
-        before, newest = newest, work / f"idpo-{number}.pt"
-        if newest.exists():
-            continue
-        rolled = work / f"idpo-{number}-from"
-        bundle(before, rolled)
-        start = IDPO_SEEDS + (seed * 100 + number) * plan.idpo_windows
-        records = oracle.stream_rollouts(
-            binary, start, plan.idpo_windows, rolled, IDPO_EACH, idpo.TEMPERATURE
-        )
-        trunk = Trunk()
-        trunk.load_state_dict(state["trunk"])
-        windows, features, worth = idpo.collect(records, trunk, tokenizer, _rolled_out(plan))
-        print(f"idpo round {number}: rollouts {idpo.summary(worth)}", flush=True)
-        ids = tuple(tokenizer.token_to_id(t) for t in ("yes", "no", "<|video_pad|>"))
-        idpo.train(windows, features, seen, before, newest, plan.idpo_steps, seed + number, ids)
-    bundle(newest, out)
+        before, newest = newest, work / f"idpo-{number}"
+        if not (newest / "bundle.toml").exists():
+            start = idpo.SEEDS + (seed * 10 + number) * plan.idpo_windows
+            amount = (start, plan.idpo_windows, plan.idpo_steps, seed + number)
+            idpo.teach(before, newest, work, (binary, sealer), *amount)
+    shutil.copytree(newest, out, dirs_exist_ok=True)
     print(f"bundle written to {out}", flush=True)
-
-
-def _rolled_out(plan: Plan) -> Callable[[int], None]:
-    """Says now and then how many windows have been inquired about."""
-
-    def progress(windows: int) -> None:
-        if windows % 50 == 0 or windows == plan.idpo_windows:
-            print(f"rollouts: {windows}/{plan.idpo_windows} windows", flush=True)
-
-    return progress
 
 
 # In the order in which the oracle counts the kinds.
@@ -225,23 +217,6 @@ LABELS = {
     "smoke": "Smoke is rising.",
     "dispersal": "A group ran apart.",
 }
-
-
-def shape(manifest: Path, vocabulary: int) -> Shape:
-    """The decoder's shape from the manifest."""
-    d = tomllib.loads(manifest.read_text())["decoder"]
-    return Shape(
-        d["hidden"],
-        d["layers"],
-        d["heads"],
-        d["kv_heads"],
-        d["head_dim"],
-        d["intermediate"],
-        vocabulary,
-        d["rope_theta"],
-        tuple(d["mrope_section"]),
-        d["rms_eps"],
-    )
 
 
 def rust_program(name: str) -> Path:

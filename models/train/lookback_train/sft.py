@@ -58,8 +58,8 @@ class Policy(nn.Module):
     def forward(self, batch: Batch, perception: Perception) -> tuple[Tensor, Tensor]:
         """Hidden states `[B, T, hidden]` of the last and of the middle layer."""
         with torch.no_grad():
-            seen, sights = perception(batch.cells)
-        tokens, deep = self.merger(batch.cells, seen, sights)
+            seen, sights = perception(batch.features)
+        tokens, deep = self.merger(batch.features, seen, sights)
         x = self.decoder.embed_tokens(batch.ids)
         where = (batch.pad_rows, batch.pad_places)
         x = x.index_put(where, tokens.flatten(0, 1))
@@ -100,7 +100,7 @@ def losses(
     weights = batch.learnt[rows, places + 1]
     surprise = F.cross_entropy(spoken, batch.ids[rows, places + 1], reduction="none")
     words = (surprise * weights).sum() / weights.sum()
-    margin = verdicts(policy, batch, hidden, yes_no)
+    margin = verdicts(policy.decoder, batch, hidden, yes_no)
     probe = F.binary_cross_entropy_with_logits(margin, batch.probe_truth)
     at_pair = middle[batch.pair_rows, batch.pair_places]
     sights, sees = policy.sight(at_pair).view(-1, SIGHTS), batch.sees.flatten()
@@ -122,9 +122,9 @@ def losses(
     return Losses(words, probe, sight, harm, shown, when, torch.sigmoid(margin)), hidden
 
 
-def verdicts(policy: Policy, batch: Batch, hidden: Tensor, yes_no: tuple[int, int]) -> Tensor:
+def verdicts(decoder: Decoder, batch: Batch, hidden: Tensor, yes_no: tuple[int, int]) -> Tensor:
     """The probes' log odds of yes against no, `[probes]`, from the last hidden states."""
-    at_probe = policy.decoder.logits(hidden[batch.probe_rows, batch.probe_places])
+    at_probe = decoder.logits(hidden[batch.probe_rows, batch.probe_places])
     return at_probe[:, yes_no[0]] - at_probe[:, yes_no[1]]
 
 

@@ -139,4 +139,4 @@ def test_a_batch_is_padded_on_the_right_and_keeps_every_place() -> None:
     assert probes == [(0, 3), (1, 0), (1, 6)]
     assert batch.probe_truth.tolist() == [0.0, 1.0, 1.0]
     assert batch.probe_shown.tolist() == [0.0, 0.0, 1.0], "harm is shown when its pair has ended"
-    assert batch.cells[:, 0, 0, 0].tolist() == [5.0, 2.0, 4.0], "in the order of the pads"
+    assert batch.features[:, 0, 0, 0].tolist() == [5.0, 2.0, 4.0], "in the order of the pads"

@@ -6,13 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
 from lookback_train import idpo, tokens
-from lookback_train.decoder import Shape
-from lookback_train.examples import Features
+from lookback_train.decoder import Decoder, Shape, walk_positions
+from lookback_train.examples import Example, Features, encode_pairs
+from lookback_train.export import export_tower
+from lookback_train.nano import ROOT
 from lookback_train.sft import Policy
-from lookback_train.tower import Perception
+from lookback_train.tower import GRID, Perception, Tower, Trunk
 
 VECTORS = json.loads((Path(__file__).parent / "idpo_vectors.json").read_text())
 
@@ -64,44 +67,82 @@ def test_the_best_and_the_worst_are_a_pair_if_the_best_is_right_and_worth_it(
     assert idpo.rolled(record(good, close), tokenizer, 0).pair() is None
 
 
-def test_training_moves_the_policy_from_the_worse_to_the_better(
-    tokenizer: Tokenizer, tmp_path: Path
-) -> None:
+@pytest.fixture
+def bundle(tokenizer: Tokenizer, tmp_path: Path) -> Path:
+    """As much of a bundle as preference training reads, with random weights."""
     torch.manual_seed(3)
-    shape = Shape(
-        hidden=32,
-        layers=2,
-        heads=2,
-        kv_heads=1,
-        head_dim=16,
-        intermediate=32,
-        vocab=tokenizer.get_vocab_size(),
-        mrope_section=(3, 3, 2),
-    )
-    perception = Perception(2).eval()
-    before = tmp_path / "before.pt"
-    state = {"policy": Policy(shape, 2, 0.0).state_dict(), "shape": vars(shape), "step": 0}
-    torch.save(state, before)
+    out = tmp_path / "bundle"
+    out.mkdir()
+    manifest = (ROOT / "models/train/nano.toml").read_text()
+    for old, new in [
+        ("hidden = 128", "hidden = 32"),
+        ("layers = 4", "layers = 2"),
+        ("heads = 4", "heads = 2"),
+        ("kv_heads = 2", "kv_heads = 1"),
+        ("head_dim = 32", "head_dim = 16"),
+        ("[6, 5, 5]", "[3, 3, 2]"),
+        ("vocab = 1", f"vocab = {tokenizer.get_vocab_size()}"),
+    ]:
+        manifest = manifest.replace(f"\n{old}\n", f"\n{new}\n").replace(f" {old}\n", f" {new}\n")
+    (out / "bundle.toml").write_text(manifest + '[parts.decoder]\nfile = "decoder.safetensors"\n')
+    decoder = Decoder(Shape.of_manifest(out / "bundle.toml"))
+    save_file(decoder.checkpoint(), out / "decoder.safetensors")
+    return out
+
+
+def test_training_moves_the_policy_from_the_worse_to_the_better(
+    tokenizer: Tokenizer, bundle: Path
+) -> None:
     features = Features()
-    features.add(np.zeros((1, 112, 8, 12), np.float16))
+    features.add(np.zeros((1, 2, 6, 32), np.float16))
     good, poor = rollout(["a fall"], 0.9, True), rollout(["nothing here"], 0.1, False)
     window = idpo.rolled(record(good, poor), tokenizer, 0)
     pair = window.pair()
     assert pair is not None
     ids = tuple(tokenizer.token_to_id(t) for t in ("yes", "no", "<|video_pad|>"))
-    idpo.train([window], features, perception, before, tmp_path / "after.pt", 30, 0, ids)
+    before, after = idpo.Watcher(bundle), idpo.Watcher(bundle)
+    idpo.train(after, [window], features, 60, 0, ids)
 
-    def prefers(path: Path) -> float:
-        policy = Policy(shape, 2, 0.0)
-        policy.load_state_dict(torch.load(path, weights_only=True)["policy"])
-        policy.eval()
+    def prefers(policy: idpo.Watcher) -> float:
         batch = idpo.collate([pair.chosen, pair.rejected], features, ids[2])
-        log_p, rows = idpo.token_log_p(policy, batch, policy(batch, perception)[0])
+        log_p, rows = idpo.token_log_p(policy, batch, policy(batch))
         return float(log_p[rows == 0].sum() - log_p[rows == 1].sum())
 
-    assert prefers(tmp_path / "after.pt") > prefers(before) + 0.1
-    old, new = (
-        torch.load(path, weights_only=True)["policy"] for path in (before, tmp_path / "after.pt")
-    )
+    assert prefers(after) > prefers(before) + 0.1
+    old, new = before.state_dict(), after.state_dict()
     moved = {name.split(".")[2] for name in old if not torch.equal(old[name], new[name])}
     assert moved == {"1"}, "the upper of two layers moves, and nothing else"
+
+
+def test_a_bundle_is_watched_with_as_it_was_trained(tmp_path: Path) -> None:
+    """The tower as exported and the decoder over it say what the policy in training says."""
+    torch.manual_seed(4)
+    shape = Shape(vocab=300)
+    trunk, seen, policy = Trunk(), Perception(5), Policy(shape, 5, 0.0)
+    for module in (trunk, seen, policy):
+        module.eval()
+    manifest = (ROOT / "models/train/nano.toml").read_text().replace("vocab = 1\n", "vocab = 300\n")
+    parts = {"decoder": "decoder.safetensors", "vision": "vision.onnx"}
+    manifest += "".join(f'[parts.{k}]\nfile = "{v}"\n' for k, v in parts.items())
+    (tmp_path / "bundle.toml").write_text(manifest)
+    save_file(policy.decoder.checkpoint(), tmp_path / "decoder.safetensors")
+    export_tower(Tower(trunk, seen, policy.merger), tmp_path / "vision.onnx")
+    frames = np.random.default_rng(5).integers(0, 256, (3, 2, 128, 192), np.uint8)
+    ids = np.array([7, 8, *[9] * 6, 10, *[9] * 6, 10, *[9] * 6, 10, 11])
+    whole = Example(
+        ids,
+        np.zeros(len(ids), np.float32),
+        np.zeros(0, np.int64),
+        np.array(walk_positions([i == 9 for i in ids], GRID)),
+        np.arange(3),
+        np.zeros((3, 10), np.uint8),
+        True,
+        0,
+    )
+    cells, sights = Features(), Features()
+    cells.add(encode_pairs(trunk, frames))
+    sights.add(idpo.Sight(tmp_path).features(frames))
+    with torch.inference_mode():
+        trained = policy(idpo.collate([whole], cells, 9), seen)[0]
+        bundled = idpo.Watcher(tmp_path)(idpo.collate([whole], sights, 9))
+    torch.testing.assert_close(bundled, trained, atol=0.02, rtol=0.02)

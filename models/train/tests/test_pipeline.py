@@ -32,7 +32,7 @@ def test_tiny_training_ends_in_a_bundle_that_verifies(tmp_path: Path) -> None:
     assert run.returncode == 0, run.stderr[-3000:]
     asked = tmp_path / "work/pupil-1/bundle.toml"
     assert asked.exists(), "the policy in training goes its own way in some lessons"
-    assert (tmp_path / "work/idpo-1.pt").exists(), "and is trained on its own rollouts"
+    assert (tmp_path / "work/idpo-1/bundle.toml").exists(), "and is trained on its own rollouts"
     manifest = tomllib.loads((out / "bundle.toml").read_text())
     assert set(manifest["parts"]) >= {"decoder", "vision", "tokenizer", "chat_template"}
     tokenizer = load(out / "tokenizer.json")
