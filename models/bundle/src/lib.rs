@@ -14,7 +14,7 @@ mod setup;
 pub use error::BundleError;
 pub use manifest::{
     CHAT_TEMPLATE, DECODER, Decoder, GOLDEN, Geometry, Inquiry, Label, Manifest, Part, Prompts,
-    QWEN3_VL, REQUIRED_PARTS, SCHEMA, TOKENIZER, Thresholds, VISION,
+    QWEN3_VL, REQUIRED_PARTS, SCHEMA, TOKENIZER, Thresholds, VISION, VISION_ONNX,
 };
 pub use seal::{PartFile, seal, write};
 

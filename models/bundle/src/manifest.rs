@@ -17,6 +17,9 @@ pub const DECODER: &str = "decoder";
 /// Part: the vision tower, ONNX. Input `frames` f32 `[B, 2, channels, height, width]` in [-1, 1];
 /// outputs `tokens` and `deepstack_0` … f32 `[B, tokens_per_pair, hidden]`.
 pub const VISION: &str = "vision";
+/// Optional part: the vision tower once more, as ONNX, where [`VISION`] is packed for the CPU: what an
+/// accelerator's compiler takes.
+pub const VISION_ONNX: &str = "vision_onnx";
 /// Part: Hugging Face's `tokenizer.json`, a byte-level BPE.
 pub const TOKENIZER: &str = "tokenizer";
 /// Part: the chat template, Jinja.

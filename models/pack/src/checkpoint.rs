@@ -40,12 +40,11 @@ impl Checkpoint {
     /// # Errors
     /// If one is not.
     pub fn open(dir: &Path) -> Result<Self> {
-        let mut checkpoint = Self { shards: Vec::new(), tensors: HashMap::new() };
         let index = dir.join(INDEX);
         if !index.exists() {
-            checkpoint.add(&dir.join(WHOLE))?;
-            return Ok(checkpoint);
+            return Self::open_file(&dir.join(WHOLE));
         }
+        let mut checkpoint = Self { shards: Vec::new(), tensors: HashMap::new() };
         #[derive(serde::Deserialize)]
         struct Index {
             weight_map: BTreeMap<String, String>,
@@ -67,6 +66,29 @@ impl Checkpoint {
             bail!("{} lacks the tensor '{tensor}': fetch it again", dir.join(shard).display());
         }
         Ok(checkpoint)
+    }
+
+    /// Opens one file of safetensors, all there is.
+    ///
+    /// # Errors
+    /// If it is not whole.
+    pub fn open_file(path: &Path) -> Result<Self> {
+        let mut checkpoint = Self { shards: Vec::new(), tensors: HashMap::new() };
+        checkpoint.add(path)?;
+        Ok(checkpoint)
+    }
+
+    /// The names of its tensors, in no order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// The shape of the tensor `name`.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn shape(&self, name: &str) -> &[usize] {
+        &self.tensors[name].1.shape
     }
 
     fn add(&mut self, path: &Path) -> Result<()> {
@@ -102,7 +124,7 @@ impl Checkpoint {
     /// If it is not there, or of another shape or type.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor<'_>> {
         let (shard, info) = self.tensors.get(name).with_context(|| {
-            format!("the checkpoint has no tensor '{name}': its config.json implies one")
+            format!("the tensor '{name}' is missing, though the configuration implies it")
         })?;
         ensure!(
             info.shape == shape,

@@ -2,10 +2,12 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout)] // its answers go to standard output
 
+mod adapter;
 mod bench;
 mod checkpoint;
 mod config;
 mod pack;
+mod processor;
 mod progress;
 mod random;
 
@@ -75,7 +77,16 @@ fn run(command: Command, json: bool) -> Result<(Value, String)> {
     Ok(match command {
         Command::Pack(given) => {
             progress.says("pack");
-            of_bundle(&pack::pack(&given, &progress)?)
+            let bundle = pack::pack(&given, &progress)?;
+            let (asked, geometry) = (given.size, &bundle.manifest.geometry);
+            let size = (geometry.width, geometry.height);
+            if asked != size && !json {
+                eprintln!(
+                    "frames will be resized to {}x{}: the checkpoint's processor makes that of {}x{}",
+                    size.0, size.1, asked.0, asked.1
+                );
+            }
+            of_bundle(&bundle)
         }
         Command::Verify { dir } => of_bundle(&verify(dir)?),
         Command::MakeRandom(given) => {

@@ -1,16 +1,26 @@
 //! From a checkpoint to a bundle.
 
-use crate::{checkpoint::Checkpoint, config::Config, progress::Progress};
+use crate::{
+    adapter::{Adapter, Change},
+    checkpoint::{Checkpoint, Tensor},
+    config::Config,
+    processor::Processor,
+    progress::Progress,
+};
 use anyhow::{Context, Result, ensure};
-use bundle::{Bundle, CHAT_TEMPLATE, DECODER, GOLDEN, TOKENIZER, VISION};
+use bundle::{Bundle, CHAT_TEMPLATE, DECODER, GOLDEN, TOKENIZER, VISION, VISION_ONNX};
 use clap::Args;
-use engine::{Engine, EngineOptions, Golden, TOWER, packed_tensors, places};
-use kernels::{Content, Format, Matrix, ROWS, Writer};
+use engine::{Engine, EngineOptions, Golden, TOWER, Tower, packed_tensors, places};
+use kernels::{Aligned, Content as Stored, Format, Matrix, ROWS, Writer};
+use policy::{ChatTemplate, Content, Message, Role, VIDEO_MARKER, tool_schemas};
+use safetensors::Dtype;
 use serde_json::json;
 use std::{
+    collections::HashSet,
     fs::{self, File},
     io::{BufWriter, Write},
     path::{Path, PathBuf},
+    sync::Arc,
     thread,
 };
 
@@ -30,6 +40,13 @@ pub struct Pack {
     /// Folder of the bundle; must not be there yet.
     #[arg(short, long)]
     out: PathBuf,
+    /// Folder of a LoRA adapter as PEFT saves it, to be merged into the weights.
+    #[arg(long)]
+    adapter: Option<PathBuf>,
+    /// The tower as ONNX besides, for accelerators: what `lookback-train-vlm tower` wrote for the same
+    /// checkpoint and size. It is run here and compared with the packed one.
+    #[arg(long)]
+    onnx: Option<PathBuf>,
     /// How the decoder's weights are written: q4_0, q8_0, or plain, as the checkpoint has them, to compare
     /// with.
     #[arg(long, default_value = "q4_0", value_parser = written)]
@@ -37,9 +54,10 @@ pub struct Pack {
     /// How the tower's weights are written: q8_0, or q4_0, which costs it much.
     #[arg(long, default_value = "q8_0", value_parser = format)]
     vision_format: Format,
-    /// Width and height to which frames are resized, multiples of 32.
+    /// Width and height to which frames are resized; other numbers than multiples of 32 are rounded, and
+    /// too small or large ones scaled, as the checkpoint's own processor does it.
     #[arg(long, default_value = "448x448", value_parser = size)]
-    size: (usize, usize),
+    pub size: (usize, usize),
     /// TOML with what the bundle's manifest should say: name, prompts, budgets, labels. What it does
     /// not say is filled in.
     #[arg(long)]
@@ -64,6 +82,8 @@ impl Pack {
         Self {
             checkpoint,
             out,
+            adapter: None,
+            onnx: None,
             format: Written::Packed(Format::Q4_0),
             vision_format: Format::Q8_0,
             size: (448, 448),
@@ -90,6 +110,10 @@ fn size(text: &str) -> Result<(usize, usize), String> {
 }
 
 const GOLDEN_FILE: &str = "golden.json";
+const ONNX_FILE: &str = "vision.onnx";
+
+/// Below this cosine two towers see something else; 8 bits stay above.
+const SAME_SIGHT: f64 = 0.98;
 
 /// Packs, runs what was packed and keeps what it computes; what was written is opened again and every hash checked.
 ///
@@ -98,18 +122,32 @@ const GOLDEN_FILE: &str = "golden.json";
 pub fn pack(given: &Pack, progress: &Progress) -> Result<Bundle> {
     let Pack { checkpoint, out, .. } = given;
     let config = Config::read(&checkpoint.join("config.json"))?;
-    let weights = Checkpoint::open(checkpoint)?;
+    let weights = Weights {
+        checkpoint: Checkpoint::open(checkpoint)?,
+        adapter: given.adapter.as_deref().map(Adapter::open).transpose()?,
+    };
     ensure!(!out.exists(), "{} is there already: remove it or give another --out", out.display());
-    let mut manifest = manifest(given, &config)?;
+    let patch = config.vision_config.patch_size;
+    let size = Processor::read(checkpoint, patch)?.fit(given.size, 2 * patch)?;
+    let mut manifest = manifest(given, &config, size)?;
     let tokenizer = read(&checkpoint.join("tokenizer.json"))?;
     let template = template(given)?;
+    check_template(&template)?;
     fs::create_dir_all(out).with_context(|| format!("{} cannot be made", out.display()))?;
-    let written = write_parts(given, &config, &weights, &manifest, progress).and_then(|()| {
+    let written = write_parts(given, &config, size, &weights, &manifest, progress).and_then(|()| {
         fs::write(out.join("tokenizer.json"), tokenizer)?;
         fs::write(out.join("chat_template.jinja"), template)?;
         fs::write(out.join(bundle::MANIFEST), toml::to_string_pretty(&manifest)?)?;
+        if let Some(onnx) = &given.onnx {
+            fs::copy(onnx, out.join(ONNX_FILE))
+                .with_context(|| format!("{} cannot be copied", onnx.display()))?;
+        }
         progress.says("run");
-        let golden = Golden::of(&load(&bundle::seal(out)?)?)?;
+        let sealed = bundle::seal(out)?;
+        if given.onnx.is_some() {
+            compare_towers(&sealed)?;
+        }
+        let golden = Golden::of(&load(&sealed)?)?;
         fs::write(out.join(GOLDEN_FILE), serde_json::to_string(&golden)?)?;
         let part = toml::Table::from_iter([("file".to_owned(), GOLDEN_FILE.into())]);
         let parts = manifest["parts"].as_table_mut().expect("it was put there");
@@ -129,6 +167,34 @@ pub fn pack(given: &Pack, progress: &Progress) -> Result<Bundle> {
 pub fn load(bundle: &Bundle) -> Result<Engine> {
     let threads = thread::available_parallelism().map_or(1, usize::from);
     Ok(Engine::load(bundle, EngineOptions { threads, ..EngineOptions::default() })?)
+}
+
+/// That the tower's two parts see the same in a drawn pair of frames.
+fn compare_towers(bundle: &Bundle) -> Result<()> {
+    let geometry = &bundle.manifest.geometry;
+    let count = 2 * geometry.channels * geometry.height * geometry.width;
+    let frames: Vec<f32> = (0..count).map(|i| (i * 7 % 251) as f32 / 125.5 - 1.0).collect();
+    // One after the other: they need not lie in memory both.
+    let [packed, onnx] = [VISION, VISION_ONNX].map(|part| -> Result<Vec<Vec<f32>>> {
+        let mut bytes = Aligned::zeroed(bundle.length(part)?);
+        bundle.read_into(part, bytes.as_mut_slice())?;
+        let threads = thread::available_parallelism().map_or(1, usize::from);
+        let options = EngineOptions { threads, ..EngineOptions::default() };
+        let tower = Tower::load(&bundle.manifest, &Arc::new(bytes), options)?;
+        Ok(tower.look(frames.clone(), 1)?)
+    });
+    let dot = |a: &[f32], b: &[f32]| -> f64 {
+        a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
+    };
+    for (number, (a, b)) in packed?.iter().zip(&onnx?).enumerate() {
+        let cosine = dot(a, b) / (dot(a, a) * dot(b, b)).sqrt();
+        ensure!(
+            cosine >= SAME_SIGHT,
+            "the tower in --onnx sees something else than the checkpoint's (output {number}, cosine \
+             {cosine:.3}): export it of this checkpoint, with its adapter merged"
+        );
+    }
+    Ok(())
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
@@ -154,8 +220,33 @@ fn template(given: &Pack) -> Result<String> {
     anyhow::bail!("{} has no chat template: give --template", given.checkpoint.display())
 }
 
+/// That inquiries can be rendered with it.
+fn check_template(source: &str) -> Result<()> {
+    let remedy = "give one that can with --template";
+    let template = ChatTemplate::new(source).context(remedy)?;
+    let shown = |role| Message {
+        role,
+        content: vec![Content::Text { text: "Look.\n".to_owned() }, Content::Video],
+    };
+    let messages = [
+        Message::text(Role::System, "Watch."),
+        shown(Role::User),
+        Message::text(Role::Assistant, "<think>Hm.</think>"),
+        shown(Role::Tool),
+    ];
+    let tools = tool_schemas();
+    let asked = template.render(&messages[..2], &tools, true).context(remedy)?;
+    let said = format!("{asked}<think>Hm.</think><|im_end|>");
+    let added = template.render_after(&said, &messages, &tools).context(remedy)?;
+    ensure!(
+        [asked, added].iter().all(|text| text.matches(VIDEO_MARKER).count() == 1),
+        "the chat template does not write {VIDEO_MARKER} where a video is shown: {remedy}"
+    );
+    Ok(())
+}
+
 /// The manifest without lengths and hashes.
-fn manifest(given: &Pack, config: &Config) -> Result<toml::Table> {
+fn manifest(given: &Pack, config: &Config, (width, height): (usize, usize)) -> Result<toml::Table> {
     let mut manifest: toml::Table = toml::from_str(DEFAULT).expect("it comes with the program");
     if let Some(path) = &given.manifest {
         let text = String::from_utf8(read(path)?)?;
@@ -168,11 +259,6 @@ fn manifest(given: &Pack, config: &Config) -> Result<toml::Table> {
     let decoder = toml::Table::try_from(config.decoder(usize::try_from(context_max)?)?)?;
     let vision = config.tower();
     let cell = 2 * vision.patch;
-    let (width, height) = given.size;
-    ensure!(
-        width.is_multiple_of(cell) && height.is_multiple_of(cell),
-        "--size {width}x{height}: both must be multiples of {cell}"
-    );
     let grid = [height / cell, width / cell];
     let number = |n: usize| toml::Value::Integer(n as i64);
     let geometry = [
@@ -193,8 +279,9 @@ fn manifest(given: &Pack, config: &Config) -> Result<toml::Table> {
         (TOKENIZER, "tokenizer.json"),
         (CHAT_TEMPLATE, "chat_template.jinja"),
     ];
+    let onnx = given.onnx.is_some().then_some((VISION_ONNX, ONNX_FILE));
     let parts: toml::Table =
-        parts.into_iter().map(|(name, file)| (name.to_owned(), part(file))).collect();
+        parts.into_iter().chain(onnx).map(|(name, file)| (name.to_owned(), part(file))).collect();
     let filled = [
         ("schema".to_owned(), number(bundle::SCHEMA as usize)),
         ("architecture".to_owned(), bundle::QWEN3_VL.into()),
@@ -219,7 +306,8 @@ fn merge(into: &mut toml::Table, from: toml::Table) {
 fn write_parts(
     given: &Pack,
     config: &Config,
-    weights: &Checkpoint,
+    (width, height): (usize, usize),
+    weights: &Weights,
     manifest: &toml::Table,
     progress: &Progress,
 ) -> Result<()> {
@@ -227,10 +315,10 @@ fn write_parts(
     let format = if let Written::Packed(format) = given.format { format } else { Format::Q8_0 };
     let tensors = packed_tensors(&decoder, format);
     let shape = config.tower();
-    let (width, height) = given.size;
     let grid = [height / shape.patch, width / shape.patch];
     let note = serde_json::to_string(&shape)?;
     let tower = shape.tensors(grid[0] * grid[1], given.vision_format);
+    weights.all_used(tensors.iter().chain(&tower))?;
     progress.begin(tensors.iter().chain(&tower).map(|(_, content)| numbers(content)).sum());
 
     let file = create(&given.out.join("decoder.safetensors"))?;
@@ -250,7 +338,7 @@ fn write_parts(
             let rows = config.vision_config.num_position_embeddings;
             let side = rows.isqrt();
             ensure!(side * side == rows, "config.json: {rows} position embeddings are no square");
-            let table = weights.tensor(name, &[rows, shape.width])?;
+            let table = weights.checkpoint.tensor(name, &[rows, shape.width])?;
             let table = table.numbers(0, rows * shape.width)?;
             writer.numbers(name, &places(&table, side, shape.width, grid))?;
             progress.add(numbers(content));
@@ -264,34 +352,94 @@ fn write_parts(
     close(writer.finish())
 }
 
-/// Writes the tensors as the checkpoint has them.
+/// What is packed: a checkpoint, and what an adapter adds to it.
+struct Weights {
+    checkpoint: Checkpoint,
+    adapter: Option<Adapter>,
+}
+
+impl Weights {
+    /// That nothing is left over of the adapter once the matrices of `packed` are.
+    fn all_used<'a>(&self, packed: impl Iterator<Item = &'a (String, Stored)>) -> Result<()> {
+        let matrices = packed.filter(|(_, content)| matches!(content, Stored::Matrix { .. }));
+        let packed: HashSet<&str> = matrices.map(|(name, _)| name.as_str()).collect();
+        let mut changes = self.adapter.iter().flat_map(Adapter::changes);
+        if let Some(name) = changes.find(|name| !packed.contains(name)) {
+            anyhow::bail!("the adapter changes '{name}', which is no matrix of this checkpoint");
+        }
+        Ok(())
+    }
+
+    /// The matrix `name`, to be read row by row; `stored` is its shape in the checkpoint, if it is
+    /// not `[rows, columns]`.
+    fn matrix(
+        &self,
+        name: &str,
+        rows: usize,
+        columns: usize,
+        stored: Option<Vec<usize>>,
+    ) -> Result<Rows<'_>> {
+        let tensor = self.checkpoint.tensor(name, &stored.unwrap_or(vec![rows, columns]))?;
+        let adapter = self.adapter.as_ref();
+        let change = adapter.map(|a| a.of(name, rows, columns)).transpose()?.flatten();
+        Ok(Rows { tensor, change, columns })
+    }
+}
+
+/// The rows of a matrix.
+struct Rows<'a> {
+    tensor: Tensor<'a>,
+    change: Option<Change<'a>>,
+    columns: usize,
+}
+
+impl Rows<'_> {
+    /// `count` rows from row `first` on.
+    fn numbers(&self, first: usize, count: usize) -> Result<Vec<f32>> {
+        let mut numbers = self.tensor.numbers(first * self.columns, count * self.columns)?;
+        if let Some(change) = &self.change {
+            change.add(first, &mut numbers)?;
+        }
+        Ok(numbers)
+    }
+}
+
+/// Writes the tensors as the checkpoint has them; those that an adapter changes in 32 bits.
 fn copy(
     mut file: BufWriter<File>,
-    weights: &Checkpoint,
-    tensors: &[(String, Content)],
+    weights: &Weights,
+    tensors: &[(String, Stored)],
     progress: &Progress,
 ) -> Result<()> {
     let (mut header, mut found, mut at) = (serde_json::Map::new(), Vec::new(), 0);
     for (name, content) in tensors {
-        let shape = match *content {
-            Content::Matrix { rows, columns, .. } => vec![rows, columns],
-            Content::Numbers(count) => vec![count],
+        let (rows, columns, shape) = match *content {
+            Stored::Matrix { rows, columns, .. } => (rows, columns, vec![rows, columns]),
+            Stored::Numbers(count) => (1, count, vec![count]),
         };
-        let tensor = weights.tensor(name, &shape)?;
-        let end = at + tensor.bytes(numbers(content) as usize);
-        let entry = json!({"dtype": tensor.dtype(), "shape": shape, "data_offsets": [at, end]});
+        let matrix = weights.matrix(name, rows, columns, Some(shape.clone()))?;
+        let dtype = if matrix.change.is_some() { Dtype::F32 } else { matrix.tensor.dtype() };
+        let end = at + rows * columns * dtype.bitsize() / 8;
+        let entry = json!({"dtype": dtype, "shape": shape, "data_offsets": [at, end]});
         header.insert(name.clone(), entry);
         at = end;
-        found.push((tensor, numbers(content) as usize));
+        found.push((matrix, rows));
     }
     let header = serde_json::Value::Object(header).to_string();
     file.write_all(&(header.len() as u64).to_le_bytes())?;
     file.write_all(header.as_bytes())?;
-    for (tensor, count) in found {
-        for first in (0..count).step_by(AT_A_TIME) {
-            let here = AT_A_TIME.min(count - first);
-            file.write_all(&tensor.raw(first, here)?)?;
-            progress.add(here as u64);
+    for (matrix, rows) in found {
+        let together = (AT_A_TIME / matrix.columns).max(1);
+        for first in (0..rows).step_by(together) {
+            let here = together.min(rows - first);
+            let count = here * matrix.columns;
+            if matrix.change.is_some() {
+                let numbers = matrix.numbers(first, here)?;
+                file.write_all(&numbers.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<_>>())?;
+            } else {
+                file.write_all(&matrix.tensor.raw(first * matrix.columns, count)?)?;
+            }
+            progress.add(count as u64);
         }
     }
     close(file)
@@ -308,29 +456,29 @@ fn close(mut file: BufWriter<File>) -> Result<()> {
     Ok(())
 }
 
-fn numbers(content: &Content) -> u64 {
+fn numbers(content: &Stored) -> u64 {
     match *content {
-        Content::Matrix { rows, columns, .. } => (rows * columns) as u64,
-        Content::Numbers(count) => count as u64,
+        Stored::Matrix { rows, columns, .. } => (rows * columns) as u64,
+        Stored::Numbers(count) => count as u64,
     }
 }
 
 /// Writes the next tensor. `stored` is its shape in the checkpoint, if it is not that of the matrix.
 fn put(
     writer: &mut Writer<BufWriter<File>>,
-    weights: &Checkpoint,
+    weights: &Weights,
     name: &str,
-    content: &Content,
+    content: &Stored,
     stored: Option<Vec<usize>>,
     progress: &Progress,
 ) -> Result<()> {
     match *content {
-        Content::Matrix { format, rows, columns } => {
-            let tensor = weights.tensor(name, &stored.unwrap_or(vec![rows, columns]))?;
+        Stored::Matrix { format, rows, columns } => {
+            let source = weights.matrix(name, rows, columns, stored)?;
             let together = (AT_A_TIME / columns).max(1).next_multiple_of(ROWS);
             let parts = (0..rows).step_by(together).map(|first| -> Result<Matrix> {
                 let count = together.min(rows - first);
-                let numbers = tensor.numbers(first * columns, count * columns)?;
+                let numbers = source.numbers(first, count)?;
                 let matrix = Matrix::quantise(format, &numbers, columns)
                     .with_context(|| format!("tensor '{name}' cannot be packed"))?;
                 progress.add((count * columns) as u64);
@@ -338,8 +486,8 @@ fn put(
             });
             writer.parts(name, content, parts)
         }
-        Content::Numbers(count) => {
-            let numbers = weights.tensor(name, &[count])?.numbers(0, count)?;
+        Stored::Numbers(count) => {
+            let numbers = weights.checkpoint.tensor(name, &[count])?.numbers(0, count)?;
             ensure!(numbers.iter().all(|x| x.is_finite()), "tensor '{name}' is not finite");
             progress.add(count as u64);
             Ok(writer.numbers(name, &numbers)?)

@@ -156,6 +156,17 @@ pub fn make(given: &Random, progress: &Progress) -> Result<u64> {
     fs::write(out.join("config.json"), serde_json::to_string_pretty(&json)?)?;
     fs::write(out.join("tokenizer.json"), tokenizer(&specials).to_string())?;
     fs::write(out.join("chat_template.jinja"), include_str!("../../nano/chat_template.jinja"))?;
+    let processor = json!({
+        "size": {"shortest_edge": 4096, "longest_edge": 25_165_824},
+        "patch_size": config.vision_config.patch_size,
+        "temporal_patch_size": 2,
+        "merge_size": 2,
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.5, 0.5, 0.5],
+        "video_processor_type": "Qwen3VLVideoProcessor",
+    });
+    let path = out.join("video_preprocessor_config.json");
+    fs::write(path, serde_json::to_string_pretty(&processor)?)?;
     write_weights(&config, given, *seed, progress)
 }
 

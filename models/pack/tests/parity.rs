@@ -5,7 +5,7 @@ use bundle::{Bundle, DECODER};
 use engine::{Engine, EngineOptions, Grammar, PairInput, PairKey, Piece, Sampling, TextDecoder};
 use hal_camera::Luma;
 use kernels::Aligned;
-use safetensors::SafeTensors;
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -224,8 +224,33 @@ fn what_cannot_be_packed_is_refused_in_one_line_that_names_it() {
         assert!(said.contains(named), "{said}");
     }
     fs::write(&config, original).unwrap();
-    assert!(folder.pack_refused(&["--size", "200x100"]).contains("multiples of 32"));
+    assert!(folder.pack_refused(&["--size", "32x9600"]).contains("too long"));
+    let processor = PathBuf::from(folder.path("tiny")).join("video_preprocessor_config.json");
+    let original = fs::read_to_string(&processor).unwrap();
+    for (from, to, named) in [
+        ("\"patch_size\": 16", "\"patch_size\": 14", "patch_size is not 16"),
+        ("0.5", "0.48", "image_mean and image_std"),
+        ("{", "[", "describes no processor"),
+    ] {
+        assert!(original.contains(from), "{from}");
+        fs::write(&processor, original.replacen(from, to, 1)).unwrap();
+        let said = folder.pack_refused(&[]);
+        assert!(said.contains(named) && said.contains("video_preprocessor_config"), "{said}");
+    }
+    fs::write(&processor, original).unwrap();
     let template = PathBuf::from(folder.path("tiny")).join("chat_template.jinja");
+    let original = fs::read_to_string(&template).unwrap();
+    for (from, to, named) in [
+        ("<|video_pad|>", "<video>", "where a video is shown"),
+        ("{%- for message in messages %}", "{%- for message in messages[-2:] %}", "rewrites"),
+        ("{%- endfor %}", "{%- endif %}", "chat template"),
+        ("{{- '<|im_end|>\\n' }}", "{{- raise_exception('no') }}", "no"),
+    ] {
+        assert!(original.contains(from), "{from}");
+        fs::write(&template, original.replacen(from, to, 1)).unwrap();
+        let said = folder.pack_refused(&[]);
+        assert!(said.contains(named) && said.contains("--template"), "{said}");
+    }
     fs::remove_file(template).unwrap();
     assert!(folder.pack_refused(&[]).contains("give --template"));
     let there = folder.path("tiny");
@@ -246,4 +271,93 @@ fn a_weight_that_is_not_finite_is_named() {
     fs::write(&path, bytes).unwrap();
     let said = folder.pack_refused(&[]);
     assert!(said.contains(name) && said.contains("not finite"), "{said}");
+}
+
+/// Writes an adapter of rank 2 for one matrix, as PEFT does.
+fn adapter(folder: &Folder, config: &str, tensors: &[(&str, [usize; 2])]) -> String {
+    let out = folder.path("adapter");
+    fs::create_dir_all(&out).unwrap();
+    fs::write(format!("{out}/adapter_config.json"), config).unwrap();
+    let bytes: Vec<Vec<u8>> = tensors
+        .iter()
+        .map(|(_, shape)| (0..shape[0] * shape[1]).flat_map(|i| (i as f32).sin().to_le_bytes()))
+        .map(Iterator::collect)
+        .collect();
+    let views = tensors.iter().zip(&bytes).map(|((name, shape), bytes)| {
+        let view = TensorView::new(Dtype::F32, shape.to_vec(), bytes).unwrap();
+        (format!("base_model.model.{name}"), view)
+    });
+    let path = PathBuf::from(format!("{out}/adapter_model.safetensors"));
+    safetensors::serialize_to_file(views, None, &path).unwrap();
+    out
+}
+
+const LORA: &str = r#"{"peft_type": "LORA", "lora_alpha": 3, "r": 2, "bias": "none"}"#;
+const UP: &str = "model.language_model.layers.1.mlp.up_proj";
+
+fn plain(folder: &Folder, name: &str, more: &[&str]) -> Vec<f32> {
+    let bundle = folder.pack(name, &[&["--format", "plain"], more].concat());
+    let bytes = bundle.read(DECODER).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let tensor = file.tensor(&format!("{UP}.weight")).unwrap();
+    let data = tensor.data();
+    match tensor.dtype() {
+        Dtype::F32 => data.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+        _ => data.as_chunks().0.iter().map(|b| half::bf16::from_le_bytes(*b).to_f32()).collect(),
+    }
+}
+
+#[test]
+fn an_adapter_is_added_to_the_weights_that_it_changes() {
+    let folder = Folder::new();
+    let (a, b) = (format!("{UP}.lora_A.weight"), format!("{UP}.lora_B.weight"));
+    let before = plain(&folder, "before", &[]);
+    let (rows, columns) = (before.len() / 128, 128);
+    let given = adapter(&folder, LORA, &[(&a, [2, columns]), (&b, [rows, 2])]);
+    let after = plain(&folder, "after", &["--adapter", &given]);
+    for (i, (after, before)) in after.iter().zip(&before).enumerate() {
+        let (row, column) = (i / columns, i % columns);
+        let product: f32 = (0..2)
+            .map(|k| ((2 * row + k) as f32).sin() * ((k * columns + column) as f32).sin())
+            .sum();
+        assert!((after - before - 1.5 * product).abs() < 1e-5, "{row} {column}");
+    }
+    assert!(before.iter().zip(&after).any(|(before, after)| (before - after).abs() > 0.1));
+}
+
+#[test]
+fn an_adapter_that_cannot_be_merged_is_refused() {
+    let folder = Folder::new();
+    let (a, b) = (format!("{UP}.lora_A.weight"), format!("{UP}.lora_B.weight"));
+    let (a, b): (&str, &str) = (&a, &b);
+    let norm = "model.language_model.norm.lora_A.weight";
+    let rows = plain(&folder, "whole", &[]).len() / 128;
+    let dora = LORA.replace('}', r#", "use_dora": true}"#);
+    type Case<'a> = (&'a str, &'a [(&'a str, [usize; 2])], &'a str);
+    let cases: [Case<'_>; 7] = [
+        ("{}", &[], "does not describe a LoRA adapter"),
+        (&dora, &[(a, [2, 128]), (b, [rows, 2])], "use_dora is set"),
+        (LORA, &[], "changes nothing"),
+        (LORA, &[(a, [2, 128])], "lora_B.weight' is missing"),
+        (LORA, &[(a, [2, 64]), (b, [rows, 2])], "has shape [2, 64]"),
+        (LORA, &[(norm, [2, 128])], "no matrix of this checkpoint"),
+        (LORA, &[("model.visual.patch_embed.bias", [2, 2])], "no factor of LoRA"),
+    ];
+    for (config, tensors, named) in cases {
+        let given = adapter(&folder, config, tensors);
+        let said = folder.pack_refused(&["--adapter", &given]);
+        assert!(said.contains(named), "{said}");
+    }
+    assert!(folder.pack_refused(&["--adapter", &folder.path("none")]).contains("adapter_config"));
+}
+
+#[test]
+fn frames_get_a_size_that_the_checkpoint_takes() {
+    let folder = Folder::new();
+    let (from, out) = (folder.path("tiny"), folder.path("odd"));
+    let output = models(&["pack", &from, "-o", &out, "--size", "200x130"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("resized to 192x128"), "{said}");
+    let geometry = Bundle::open(out).unwrap().manifest.geometry;
+    assert_eq!((geometry.width, geometry.height, geometry.grid), (192, 128, [4, 6]));
 }

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file
 from test_oracle import program
 from test_vlm_examples import EPISODE, a_vocabulary, some_frames
 from test_vlm_policy import OTHER, SHORT, rollout, write_checkpoint
@@ -225,6 +226,67 @@ def test_the_engine_runs_what_was_trained_and_its_inquiries_are_trained_on(
     assert "2/2 windows" in capsys.readouterr().out
     kept = records.opened(tmp_path / "two/rollouts-4000000-2x2.rec")[0]
     assert [len(t.episode["rollouts"]) for t in kept.traces()] == [2, 2]
+
+
+def unquantised(folder: Path) -> dict[str, np.ndarray]:
+    """The decoder of a bundle that was packed plain, in 32 bits."""
+    weights = load_file(folder / "decoder.safetensors")
+    return {name: weight.float().numpy() for name, weight in weights.items()}
+
+
+def test_a_checkpoint_is_packed_with_its_adapter_and_its_tower(
+    manifest: Path, tmp_path: Path, refused: Refused
+) -> None:
+    packer = RELEASE / "lookback-models"
+    if not packer.exists():
+        pytest.skip(f"{packer} is not built: run `cargo build --release -p pack`")
+    # Of widths that can be packed.
+    checkpoint, other = tmp_path / "checkpoint", tmp_path / "other"
+    for seed, folder in enumerate([checkpoint, other]):
+        made = [packer, "make-random", "--shape", "tiny", "--seed", str(seed), "--out", folder]
+        subprocess.run(made, check=True, capture_output=True)
+    saved = tmp_path / "lessons.rec"
+    saved.write_bytes(stream(lesson(1), lesson(oracle.VAL, OTHER)))
+    model = ["--model", str(checkpoint)]
+    lessons = ["--manifest", str(manifest), *FEW, "--records", str(saved), "--merger"]
+    # At a high rate, for a change that can be seen.
+    fast = ["--steps", "4", "--learning-rate", "3e-2"]
+    main(["sft", *model, *lessons, *fast, "--out", str(tmp_path / "one")])
+    main(["merge", *model, "--adapter", str(tmp_path / "one"), "--out", str(tmp_path / "merged")])
+
+    def pack(folder: Path, name: str, *more: str) -> subprocess.CompletedProcess:
+        command = [packer, "pack", folder, "--out", tmp_path / name, "--size", "192x128"]
+        return subprocess.run([*map(str, command), *more], capture_output=True, text=True)
+
+    plain = ["--format", "plain", "--template", str(ROOT / "models/nano/chat_template.jinja")]
+    adapter = ["--adapter", str(tmp_path / "one")]
+    for name, folder, more in [
+        ("before", checkpoint, []),
+        ("by-peft", tmp_path / "merged", []),
+        ("by-us", checkpoint, adapter),
+    ]:
+        ran = pack(folder, name, *plain, *more)
+        assert ran.returncode == 0, ran.stderr
+    before, by_peft, by_us = (unquantised(tmp_path / n) for n in ("before", "by-peft", "by-us"))
+    assert before.keys() == by_peft.keys() == by_us.keys()
+    for name, weight in by_peft.items():
+        # PEFT adds in the 16 bits of the checkpoint.
+        np.testing.assert_allclose(by_us[name], weight, rtol=2**-7, atol=2e-4, err_msg=name)
+    assert any(np.abs(weight - before[name]).max() > 1e-2 for name, weight in by_peft.items())
+
+    onnx = str(tmp_path / "tower.onnx")
+    tower = ["tower", "--model", str(tmp_path / "merged"), "--out", onnx]
+    main([*tower, "--size", "192x128"])
+    ran = pack(checkpoint, "whole", *plain, *adapter, "--onnx", onnx)
+    assert ran.returncode == 0 and "vision_onnx" in ran.stdout, ran.stderr
+    verified = subprocess.run([packer, "verify", tmp_path / "whole"], capture_output=True)
+    assert verified.returncode == 0
+    assert "multiples of 32" in refused(*tower, "--size", "200x128")
+    # Of another checkpoint it is refused.
+    main(["tower", "--model", str(other), "--out", onnx, "--size", "192x128"])
+    ran = pack(checkpoint, "wrong", *plain, *adapter, "--onnx", onnx)
+    assert ran.returncode == 1 and "sees something else" in ran.stderr
+    assert not (tmp_path / "wrong").exists()
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,13 @@ def bundle(
     (out / "bundle.toml").write_text(text)
 
 
+def tower(checkpoint: Path, size: tuple[int, int], out: Path) -> None:
+    """Writes the vision tower alone, for frames of that width and height."""
+    model = policy.open_checkpoint(checkpoint).eval()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    export_tower(Tower(model.model.visual.float(), size), size, out)
+
+
 def _compare(manifest: dict, config: Qwen3VLConfig, checkpoint: Path) -> None:
     """The manifest must be right: the engine could not see all of it in the weights."""
     text, said = config.text_config, manifest["decoder"]

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from .. import oracle
-from ..nano import IDPO_SEEDS, LABELS, ROOT, rust_program
+from ..idpo import SEEDS as IDPO_SEEDS
+from ..nano import LABELS, ROOT, rust_program
 from . import Refusal, records
 from .examples import CELL, Vocabulary, example
 
@@ -126,6 +127,20 @@ def bundle(given: argparse.Namespace) -> None:
 
     export.bundle(given.model, given.manifest, _file(given.template), LABELS, given.out)
     print(f"bundle written to {given.out}: seal it with `lookback-bundle seal`", flush=True)
+
+
+def tower(given: argparse.Namespace) -> None:
+    """`tower`."""
+    width, _, height = given.size.partition("x")
+    if not (width.isdecimal() and height.isdecimal()):
+        raise Refusal(f"--size {given.size}: give it as 448x448")
+    from . import export
+
+    size = (int(width), int(height))
+    if any(side == 0 or side % (export.PATCH * export.MERGE) for side in size):
+        raise Refusal(f"--size {given.size}: both must be multiples of 32")
+    export.tower(given.model, size, given.out)
+    print(f"tower written to {given.out}: give it to `lookback-models pack --onnx`", flush=True)
 
 
 def read_manifest(path: Path) -> dict:
@@ -283,6 +298,17 @@ def _parser() -> argparse.ArgumentParser:
     four.add_argument("--manifest", type=Path, default=MANIFEST, help="ends with an empty [parts]")
     four.add_argument("--template", type=Path, default=TEMPLATE, help="the policy's chat template")
     four.set_defaults(run=bundle)
+
+    five = commands.add_parser(
+        "tower",
+        help="export the vision tower of a checkpoint as ONNX",
+        description="Writes the tower in standard operators for accelerators; `lookback-models "
+        "pack --onnx` puts it beside the packed one.",
+        **shown,
+    )
+    _model(five, oracle_too=False)
+    five.add_argument("--size", default="448x448", help="width and height of the frames")
+    five.set_defaults(run=tower)
     return parser
 
 
