@@ -9,7 +9,10 @@
 //! for wide registers as well, and the sums are in the same order on all of them.
 //!
 //! Limit: one query is bound by the memory that keys and values take, 16 bits a number; a chunk of
-//! queries by the multiply-adds of its tiles.
+//! queries by the multiply-adds of its tiles. Measured (examples/kernel_speed.rs, a virtual AMD EPYC of two
+//! cores): 256 queries after 6,144 positions at 73 thousand million multiply-adds a second on one thread
+//! and 148 on two; one query at 18 and 36, which is as many GB/s of keys and values, where a stream of
+//! memory gave 31 and 39.
 
 use crate::{
     Threads,
@@ -28,7 +31,7 @@ const LANES: usize = 16;
 
 /// Queries that are done together, those of the heads that share a key included: keys and values come
 /// from the outer caches once for all of them. With 16, attention after 6,000 positions took half as
-/// long again (examples/attention_speed.rs).
+/// long again (examples/kernel_speed.rs).
 const TOGETHER: usize = 64;
 
 /// How keys and values are kept.

@@ -288,8 +288,9 @@ pub fn multiply(
     let shared = Shared::new(out);
     threads.share(pieces.len(), |number| {
         let (matrix, offset, panels) = &pieces[number];
-        for first in (0..x.rows()).step_by(TOGETHER) {
-            let inputs = first..x.rows().min(first + TOGETHER);
+        let (groups, together) = (x.groups(), (TOGETHER / x.together()).max(1));
+        for first in (0..groups).step_by(together) {
+            let groups = first..groups.min(first + together);
             for panel in panels.clone() {
                 let row = panel * ROWS;
                 let height = ROWS.min(matrix.rows - row);
@@ -302,7 +303,7 @@ pub fn multiply(
                         (_, part) => part.copy_from_slice(&sums[..height]),
                     }
                 };
-                dot::panel(variant, matrix, panel, x, inputs.clone(), &mut put);
+                dot::panel(variant, matrix, panel, x, groups.clone(), &mut put);
             }
         }
     });

@@ -115,7 +115,7 @@ impl EvalOp for Linear {
         let columns = self.matrices[0].columns();
         row_by_row(&inputs[0], columns, width, |x, out| {
             let mut activations = Activations::default();
-            activations.quantise(x, columns);
+            activations.quantise(x, columns, &self.with.threads);
             multiply(&self.matrices, &activations, out, self.with.variant, &self.with.threads);
         })
     }

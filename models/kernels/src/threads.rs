@@ -72,30 +72,30 @@ impl fmt::Debug for Threads {
 
 /// Rows of a result that several threads write, each its own.
 #[derive(Clone, Copy)]
-pub(crate) struct Shared<'a> {
-    start: *mut f32,
+pub(crate) struct Shared<'a, T = f32> {
+    start: *mut T,
     len: usize,
-    whole: std::marker::PhantomData<&'a mut [f32]>,
+    whole: std::marker::PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: it is a slice of plain numbers; what keeps threads apart is demanded by `part`.
-unsafe impl Send for Shared<'_> {}
+// SAFETY: it is a slice that could be sent; what keeps threads apart is demanded by `part`.
+unsafe impl<T: Send> Send for Shared<'_, T> {}
 // SAFETY: as above.
-unsafe impl Sync for Shared<'_> {}
+unsafe impl<T: Send> Sync for Shared<'_, T> {}
 
-impl<'a> Shared<'a> {
-    pub fn new(whole: &'a mut [f32]) -> Self {
+impl<'a, T> Shared<'a, T> {
+    pub fn new(whole: &'a mut [T]) -> Self {
         Self { start: whole.as_mut_ptr(), len: whole.len(), whole: std::marker::PhantomData }
     }
 
-    /// `len` numbers from `start` on.
+    /// `len` elements from `start` on.
     ///
     /// # Safety
     /// No two parts that exist at a time may overlap.
     ///
     /// # Panics
     /// If they are not there.
-    pub unsafe fn part(&self, start: usize, len: usize) -> &'a mut [f32] {
+    pub unsafe fn part(&self, start: usize, len: usize) -> &'a mut [T] {
         assert!(start + len <= self.len);
         // SAFETY: within the slice that this was made from, and nobody else has it, as demanded.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }

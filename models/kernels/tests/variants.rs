@@ -38,7 +38,7 @@ proptest! {
         let columns = blocks * 32;
         let matrix = Matrix::quantise(format, &numbers(rows * columns, seed), columns).unwrap();
         let mut x = Activations::default();
-        x.quantise(&numbers(inputs * columns, seed ^ 7), columns);
+        x.quantise(&numbers(inputs * columns, seed ^ 7), columns, &Threads::new(2));
         let scalar = product(&matrix, &x, Variant::Scalar, 1);
         for variant in Variant::here() {
             for threads in [1, 2] {
@@ -60,7 +60,7 @@ proptest! {
         let matrix = Matrix::quantise(format, &numbers(rows * columns, seed), columns).unwrap();
         let given = numbers(columns, seed ^ 5);
         let mut x = Activations::default();
-        x.quantise(&given, columns);
+        x.quantise(&given, columns, &Threads::new(1));
         let found = product(&matrix, &x, Variant::best(), 1);
         let mut weights = vec![0.0; columns];
         for (row, found) in found.iter().enumerate() {
@@ -85,7 +85,7 @@ fn the_largest_codes_of_both_sides_do_not_overflow() {
         for (w, x) in [(1.0, 1.0), (-1.0, 1.0), (1.0, -1.0), (-1.0, -1.0)] {
             let matrix = Matrix::quantise(format, &[w; 16 * 64], 64).unwrap();
             let mut activations = Activations::default();
-            activations.quantise(&[x; 64 * 5], 64);
+            activations.quantise(&[x; 64 * 5], 64, &Threads::new(1));
             for variant in Variant::here() {
                 let found = product(&matrix, &activations, variant, 1);
                 let near = |found: &f32| (found - w * x * 64.0).abs() < 0.1;

@@ -191,9 +191,9 @@ impl PackedTower {
     ) {
         let [matrix] = &dense.matrix;
         let activations = &mut scratch.activations;
-        activations.quantise(x, matrix.columns());
-        out.resize(activations.rows() * matrix.rows(), 0.0);
         let With { variant, threads } = &self.with;
+        activations.quantise(x, matrix.columns(), threads);
+        out.resize(activations.rows() * matrix.rows(), 0.0);
         multiply(&dense.matrix, activations, out, *variant, threads);
         biased(out, &dense.bias, then, threads);
     }

@@ -4,103 +4,80 @@
 //! line of weights is loaded and unpacked once and multiplied eight times, with an activation that
 //! the instruction itself spreads over the register; three more instructions for each block and row
 //! bring the scales in.
+//!
+//! Measured (examples/kernel_speed.rs, a virtual AMD EPYC of two cores): one row reads weights of 4 bits at
+//! 35 GB/s on one thread and 44 on two, where a plain stream of memory gave 31 and 39; with 256 rows
+//! 355 and 662 thousand million multiply-adds a second, 3.4 times what AVX2 does there.
 
-use crate::{Activations, BLOCK, Format, Matrix, ROWS, activations::Row, matrix::SCALES};
-use std::{
-    arch::{asm, x86_64::*},
-    array,
-    ops::Range,
-};
-
-pub(super) fn panel(
-    matrix: &Matrix,
-    number: usize,
-    x: &Activations,
-    mut rows: Range<usize>,
-    put: &mut impl FnMut(usize, &[f32; ROWS]),
-) {
-    while !rows.is_empty() {
-        // SAFETY: this module is called only where the CPU has these features.
-        rows.start += unsafe {
-            match rows.len() {
-                8.. => several::<8>(matrix, number, x, rows.start, put),
-                4.. => several::<4>(matrix, number, x, rows.start, put),
-                2.. => several::<2>(matrix, number, x, rows.start, put),
-                _ => several::<1>(matrix, number, x, rows.start, put),
-            }
-        };
-    }
-}
+use crate::{BLOCK, Format, Matrix, ROWS, activations::Group, matrix::SCALES};
+use std::arch::{asm, x86_64::*};
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,f16c")]
-fn several<const N: usize>(
+pub(super) fn group<const N: usize>(
     matrix: &Matrix,
     number: usize,
-    x: &Activations,
-    first: usize,
-    put: &mut impl FnMut(usize, &[f32; ROWS]),
-) -> usize {
-    let rows: [Row<'_>; N] = array::from_fn(|n| x.row(first + n));
+    x: &Group<'_, N>,
+) -> [[f32; ROWS]; N] {
     let sums = match matrix.format() {
-        Format::Q4_0 => q4(matrix.panel(number), &rows),
-        Format::Q8_0 => q8(matrix.panel(number), &rows),
+        Format::Q4_0 => q4(matrix.panel(number), x),
+        Format::Q8_0 => q8(matrix.panel(number), x),
     };
-    for (n, sums) in sums.into_iter().enumerate() {
+    sums.map(|sums| {
         let mut out = [0f32; ROWS];
         // SAFETY: sixteen numbers go to where sixteen numbers are.
         unsafe { _mm512_storeu_ps(out.as_mut_ptr(), sums) };
-        put(first + n, &out);
-    }
-    N
+        out
+    })
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,f16c")]
-fn q4<const N: usize>(panel: &[u8], rows: &[Row<'_>; N]) -> [__m512; N] {
+fn q4<const N: usize>(panel: &[u8], x: &Group<'_, N>) -> [__m512; N] {
     let mut sums = [_mm512_setzero_ps(); N];
-    let blocks = rows[0].codes.len();
+    let blocks = x.blocks();
     let pairs = &panel.as_chunks::<{ Format::Q4_0.pair() }>().0[..blocks.div_ceil(2)];
-    let rows: [Row<'_>; N] = array::from_fn(|n| rows[n].of(blocks));
+    let x = x.of(blocks);
     for b in 0..blocks {
         const CODES: usize = Format::Q4_0.codes();
         let pair = &pairs[b / 2];
         let (lines, scales) =
             (&pair[b % 2 * CODES..][..CODES], &pair[2 * CODES + b % 2 * SCALES..]);
         // Codes are 8 too large.
-        let mut dots: [__m512i; N] = array::from_fn(|n| _mm512_set1_epi32(-8 * rows[n].sums[b]));
+        let mut dots: [__m512i; N] = x.shifts[b].map(|shift| _mm512_set1_epi32(shift));
         prefetch(lines.as_ptr());
-        eight::<0, 4, N>(&lines[..64], &mut dots, &rows, b);
-        eight::<8, 12, N>(&lines[64..128], &mut dots, &rows, b);
-        eight::<16, 20, N>(&lines[128..192], &mut dots, &rows, b);
-        eight::<24, 28, N>(&lines[192..], &mut dots, &rows, b);
-        scale(&mut sums, scales, &dots, &rows, b);
+        eight::<0, 4, N>(&lines[..64], &mut dots, &x.codes[b]);
+        eight::<8, 12, N>(&lines[64..128], &mut dots, &x.codes[b]);
+        eight::<16, 20, N>(&lines[128..192], &mut dots, &x.codes[b]);
+        eight::<24, 28, N>(&lines[192..], &mut dots, &x.codes[b]);
+        scale(&mut sums, scales, &dots, &x.scales[b]);
     }
     sums
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,f16c")]
-fn q8<const N: usize>(panel: &[u8], rows: &[Row<'_>; N]) -> [__m512; N] {
+fn q8<const N: usize>(panel: &[u8], x: &Group<'_, N>) -> [__m512; N] {
     let mut sums = [_mm512_setzero_ps(); N];
-    let blocks = rows[0].codes.len();
+    let blocks = x.blocks();
     let pairs = &panel.as_chunks::<{ Format::Q8_0.pair() }>().0[..blocks.div_ceil(2)];
-    let rows: [Row<'_>; N] = array::from_fn(|n| rows[n].of(blocks));
+    let x = x.of(blocks);
     for b in 0..blocks {
         const CODES: usize = Format::Q8_0.codes();
         let pair = &pairs[b / 2];
         let (lines, scales) =
             (&pair[b % 2 * CODES..][..CODES], &pair[2 * CODES + b % 2 * SCALES..]);
         // Codes are 128 too large.
-        let mut dots: [__m512i; N] = array::from_fn(|n| _mm512_set1_epi32(-128 * rows[n].sums[b]));
+        let mut dots: [__m512i; N] =
+            x.shifts[b].map(|shift| _mm512_slli_epi32::<4>(_mm512_set1_epi32(shift)));
         prefetch(lines.as_ptr());
         prefetch(lines[256..].as_ptr());
-        four::<0, N>(lines, &mut dots, &rows, b);
-        four::<4, N>(lines, &mut dots, &rows, b);
-        four::<8, N>(lines, &mut dots, &rows, b);
-        four::<12, N>(lines, &mut dots, &rows, b);
-        four::<16, N>(lines, &mut dots, &rows, b);
-        four::<20, N>(lines, &mut dots, &rows, b);
-        four::<24, N>(lines, &mut dots, &rows, b);
-        four::<28, N>(lines, &mut dots, &rows, b);
-        scale(&mut sums, scales, &dots, &rows, b);
+        four::<0, N>(lines, &mut dots, &x.codes[b]);
+        four::<4, N>(lines, &mut dots, &x.codes[b]);
+        four::<8, N>(lines, &mut dots, &x.codes[b]);
+        four::<12, N>(lines, &mut dots, &x.codes[b]);
+        four::<16, N>(lines, &mut dots, &x.codes[b]);
+        four::<20, N>(lines, &mut dots, &x.codes[b]);
+        four::<24, N>(lines, &mut dots, &x.codes[b]);
+        four::<28, N>(lines, &mut dots, &x.codes[b]);
+        scale(&mut sums, scales, &dots, &x.scales[b]);
     }
     sums
 }
@@ -112,14 +89,13 @@ fn q8<const N: usize>(panel: &[u8], rows: &[Row<'_>; N]) -> [__m512; N] {
 fn eight<const LOW: usize, const HIGH: usize, const N: usize>(
     line: &[u8],
     dots: &mut [__m512i; N],
-    rows: &[Row<'_>; N],
-    b: usize,
+    codes: &[[i8; BLOCK]; N],
 ) {
     let (line, low) = (load(line), _mm512_set1_epi8(15));
     let halves = [_mm512_and_si512(line, low), _mm512_and_si512(_mm512_srli_epi16::<4>(line), low)];
     for n in 0..N {
-        dots[n] = dot::<LOW>(dots[n], halves[0], &rows[n].codes[b]);
-        dots[n] = dot::<HIGH>(dots[n], halves[1], &rows[n].codes[b]);
+        dots[n] = dot::<LOW>(dots[n], halves[0], &codes[n]);
+        dots[n] = dot::<HIGH>(dots[n], halves[1], &codes[n]);
     }
 }
 
@@ -129,12 +105,11 @@ fn eight<const LOW: usize, const HIGH: usize, const N: usize>(
 fn four<const FIRST: usize, const N: usize>(
     lines: &[u8],
     dots: &mut [__m512i; N],
-    rows: &[Row<'_>; N],
-    b: usize,
+    codes: &[[i8; BLOCK]; N],
 ) {
     let weights = load(&lines[FIRST * 16..][..64]);
     for n in 0..N {
-        dots[n] = dot::<FIRST>(dots[n], weights, &rows[n].codes[b]);
+        dots[n] = dot::<FIRST>(dots[n], weights, &codes[n]);
     }
 }
 
@@ -144,14 +119,13 @@ fn scale<const N: usize>(
     sums: &mut [__m512; N],
     scales: &[u8],
     dots: &[__m512i; N],
-    rows: &[Row<'_>; N],
-    b: usize,
+    of_rows: &[f32; N],
 ) {
     let scales = &scales[..SCALES];
     // SAFETY: 32 bytes are read from where 32 bytes are.
     let scales = unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(scales.as_ptr().cast())) };
     for n in 0..N {
-        let scale = _mm512_mul_ps(scales, _mm512_set1_ps(rows[n].scales[b]));
+        let scale = _mm512_mul_ps(scales, _mm512_set1_ps(of_rows[n]));
         sums[n] = _mm512_fmadd_ps(scale, _mm512_cvtepi32_ps(dots[n]), sums[n]);
     }
 }

@@ -8,7 +8,7 @@ mod avx512;
 mod neon;
 mod scalar;
 
-use crate::{Activations, Matrix, ROWS};
+use crate::{Activations, Matrix, ROWS, activations::GROUP};
 use std::{fmt, ops::Range};
 
 /// What multiplies. All give the same bits.
@@ -76,25 +76,51 @@ impl fmt::Display for Variant {
     }
 }
 
-/// Gives `put` the products of panel `number` with each of the `rows` of `x`.
+/// Gives `put` the products of panel `number` with each row of the `groups` of `x`.
 pub(crate) fn panel(
     variant: Variant,
     matrix: &Matrix,
     number: usize,
     x: &Activations,
-    rows: Range<usize>,
+    groups: Range<usize>,
+    put: &mut impl FnMut(usize, &[f32; ROWS]),
+) {
+    match x.together() {
+        1 => each::<1>(variant, matrix, number, x, groups, put),
+        2 => each::<2>(variant, matrix, number, x, groups, put),
+        4 => each::<4>(variant, matrix, number, x, groups, put),
+        _ => each::<GROUP>(variant, matrix, number, x, groups, put),
+    }
+}
+
+fn each<const N: usize>(
+    variant: Variant,
+    matrix: &Matrix,
+    number: usize,
+    x: &Activations,
+    groups: Range<usize>,
     put: &mut impl FnMut(usize, &[f32; ROWS]),
 ) {
     debug_assert!(Variant::here().contains(&variant));
-    match variant {
-        Variant::Scalar => scalar::panel(matrix, number, x, rows, put),
-        #[cfg(target_arch = "x86_64")]
-        Variant::Avx2 => avx2::panel(matrix, number, x, rows, put),
-        #[cfg(target_arch = "x86_64")]
-        Variant::Avx512Vnni => avx512::panel(matrix, number, x, rows, put),
-        #[cfg(target_arch = "aarch64")]
-        Variant::NeonDot => neon::panel(matrix, number, x, rows, put, false),
-        #[cfg(target_arch = "aarch64")]
-        Variant::NeonI8mm => neon::panel(matrix, number, x, rows, put, true),
+    for group in groups {
+        let rows = x.group::<N>(group);
+        // SAFETY: a variant is chosen among those that the CPU has.
+        let sums = unsafe {
+            match variant {
+                Variant::Scalar => scalar::group(matrix, number, &rows),
+                #[cfg(target_arch = "x86_64")]
+                Variant::Avx2 => avx2::group(matrix, number, &rows),
+                #[cfg(target_arch = "x86_64")]
+                Variant::Avx512Vnni => avx512::group(matrix, number, &rows),
+                #[cfg(target_arch = "aarch64")]
+                Variant::NeonDot => neon::group(matrix, number, &rows),
+                #[cfg(target_arch = "aarch64")]
+                Variant::NeonI8mm => neon::group_i8mm(matrix, number, &rows),
+            }
+        };
+        let there = x.rows() - group * N;
+        for (n, sums) in sums.iter().enumerate().take(there) {
+            put(group * N + n, sums);
+        }
     }
 }

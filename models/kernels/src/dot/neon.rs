@@ -1,62 +1,80 @@
 //! NEON with dot products: four rows in a register, a panel in four quarters. Where there are matrix
 //! products too, two rows of weights meet two rows of activations in one instruction: half as many
 //! for a prompt, and nothing for a single token.
+//!
+//! Its speed was never measured: it ran in an emulator only.
 
-use crate::{Activations, BLOCK, Format, Matrix, ROWS, activations::Row, matrix::scale};
+use crate::{BLOCK, Format, Matrix, ROWS, activations::Group, matrix::scale};
 use std::{
     arch::{aarch64::*, asm},
     array,
-    ops::Range,
 };
 
-/// Rows of a register.
+/// Rows of weights in a register.
 const LANES: usize = 4;
 
-pub(super) fn panel(
-    matrix: &Matrix,
-    number: usize,
-    x: &Activations,
-    mut rows: Range<usize>,
-    put: &mut impl FnMut(usize, &[f32; ROWS]),
-    i8mm: bool,
-) {
-    while !rows.is_empty() {
-        // SAFETY: this module is called only where the CPU has these features.
-        rows.start += unsafe {
-            match rows.len() {
-                4.. if i8mm => pairs::<2>(matrix, number, x, rows.start, put),
-                2.. if i8mm => pairs::<1>(matrix, number, x, rows.start, put),
-                4.. => several::<4>(matrix, number, x, rows.start, put),
-                2.. => several::<2>(matrix, number, x, rows.start, put),
-                _ => several::<1>(matrix, number, x, rows.start, put),
-            }
-        };
-    }
-}
+/// Rows of activations that the registers hold sums for.
+const TOGETHER: usize = 4;
 
 #[target_feature(enable = "neon,dotprod")]
-fn several<const N: usize>(
+pub(super) fn group<const N: usize>(
     matrix: &Matrix,
     number: usize,
-    x: &Activations,
-    first: usize,
-    put: &mut impl FnMut(usize, &[f32; ROWS]),
-) -> usize {
-    let mut sums = [[vdupq_n_f32(0.0); ROWS / LANES]; N];
-    let blocks = x.columns() / BLOCK;
-    let rows: [Row<'_>; N] = array::from_fn(|n| x.row(first + n).of(blocks));
-    for b in 0..blocks {
-        let (codes, scales) = matrix.block(number, b);
-        let mut dots = [[vdupq_n_s32(0); ROWS / LANES]; N];
-        match matrix.format() {
-            Format::Q4_0 => q4(codes, &rows, b, &mut dots),
-            Format::Q8_0 => q8(codes, &rows, b, &mut dots),
-        }
-        for (row, (dots, sums)) in rows.iter().zip(dots.iter().zip(&mut sums)) {
-            add(scales, row.scales[b], dots, sums);
+    x: &Group<'_, N>,
+) -> [[f32; ROWS]; N] {
+    let mut out = [[0f32; ROWS]; N];
+    for first in (0..N).step_by(TOGETHER) {
+        match N {
+            1 => part::<N, 1>(matrix, number, x, first, &mut out),
+            2 => part::<N, 2>(matrix, number, x, first, &mut out),
+            _ => part::<N, TOGETHER>(matrix, number, x, first, &mut out),
         }
     }
-    give(sums, first, put)
+    out
+}
+
+/// As [`group`], two rows at a time by matrix products.
+#[target_feature(enable = "neon,dotprod,i8mm")]
+pub(super) fn group_i8mm<const N: usize>(
+    matrix: &Matrix,
+    number: usize,
+    x: &Group<'_, N>,
+) -> [[f32; ROWS]; N] {
+    let mut out = [[0f32; ROWS]; N];
+    for first in (0..N).step_by(TOGETHER) {
+        match N {
+            1 => part::<N, 1>(matrix, number, x, first, &mut out),
+            2 => pairs::<N, 1>(matrix, number, x, first, &mut out),
+            _ => pairs::<N, { TOGETHER / 2 }>(matrix, number, x, first, &mut out),
+        }
+    }
+    out
+}
+
+/// `P` rows of the group, from row `first` on.
+#[target_feature(enable = "neon,dotprod")]
+fn part<const N: usize, const P: usize>(
+    matrix: &Matrix,
+    number: usize,
+    x: &Group<'_, N>,
+    first: usize,
+    out: &mut [[f32; ROWS]; N],
+) {
+    let mut sums = [[vdupq_n_f32(0.0); ROWS / LANES]; P];
+    let x = x.of(x.blocks());
+    for b in 0..x.blocks() {
+        let (codes, scales) = matrix.block(number, b);
+        let rows: &[[i8; BLOCK]; P] = x.codes[b][first..].first_chunk().expect("within the group");
+        let mut dots = [[vdupq_n_s32(0); ROWS / LANES]; P];
+        match matrix.format() {
+            Format::Q4_0 => q4(codes, rows, &mut dots),
+            Format::Q8_0 => q8(codes, rows, &mut dots),
+        }
+        for (of_row, (dots, sums)) in x.scales[b][first..].iter().zip(dots.iter().zip(&mut sums)) {
+            add(scales, *of_row, dots, sums);
+        }
+    }
+    give(sums, &mut out[first..]);
 }
 
 /// Adds the products of one block, scaled.
@@ -79,45 +97,37 @@ fn add(
 
 #[inline]
 #[target_feature(enable = "neon")]
-fn give<const N: usize>(
-    sums: [[float32x4_t; ROWS / LANES]; N],
-    first: usize,
-    put: &mut impl FnMut(usize, &[f32; ROWS]),
-) -> usize {
-    for (n, sums) in sums.into_iter().enumerate() {
-        let mut out = [0f32; ROWS];
+fn give<const P: usize>(sums: [[float32x4_t; ROWS / LANES]; P], out: &mut [[f32; ROWS]]) {
+    for (sums, out) in sums.into_iter().zip(out) {
         for (out, sums) in out.as_chunks_mut::<LANES>().0.iter_mut().zip(sums) {
             // SAFETY: four numbers go to where four numbers are.
             unsafe { vst1q_f32(out.as_mut_ptr(), sums) };
         }
-        put(first + n, &out);
     }
-    N
 }
 
-/// `2 · P` rows of activations by matrix products.
+/// `2 · P` rows of the group, from row `first` on, by matrix products.
 #[target_feature(enable = "neon,i8mm")]
-fn pairs<const P: usize>(
+fn pairs<const N: usize, const P: usize>(
     matrix: &Matrix,
     number: usize,
-    x: &Activations,
+    x: &Group<'_, N>,
     first: usize,
-    put: &mut impl FnMut(usize, &[f32; ROWS]),
-) -> usize {
+    out: &mut [[f32; ROWS]; N],
+) {
     let mut sums = [[[vdupq_n_f32(0.0); ROWS / LANES]; 2]; P];
-    let blocks = x.columns() / BLOCK;
-    let rows: [[Row<'_>; 2]; P] =
-        array::from_fn(|p| array::from_fn(|n| x.row(first + 2 * p + n).of(blocks)));
+    let x = x.of(x.blocks());
     let (low, eight, top) = (vdupq_n_u8(15), vdupq_n_s8(8), vdupq_n_u8(128));
-    for b in 0..blocks {
+    for b in 0..x.blocks() {
         let (codes, scales) = matrix.block(number, b);
+        let rows = x.codes[b][first..].as_chunks::<2>().0;
         // Of each quarter two registers of two rows, each by both inputs of a pair.
         let mut dots = [[[vdupq_n_s32(0); 2]; ROWS / LANES]; P];
         let lines = codes.as_chunks::<64>().0;
         for eighth in 0..BLOCK / 8 {
-            let inputs = rows.each_ref().map(|both| {
-                let [first, second] = both.each_ref().map(|row| {
-                    let eight = &row.codes[b].as_chunks::<8>().0[eighth];
+            let inputs: [int8x16_t; P] = array::from_fn(|p| {
+                let [first, second] = rows[p].each_ref().map(|row| {
+                    let eight = &row.as_chunks::<8>().0[eighth];
                     // SAFETY: eight bytes are read from where eight bytes are.
                     unsafe { vld1_s8(eight.as_ptr()) }
                 });
@@ -148,25 +158,24 @@ fn pairs<const P: usize>(
                 }
             }
         }
-        for ((rows, dots), sums) in rows.iter().zip(&dots).zip(&mut sums) {
+        let of_rows = x.scales[b][first..].as_chunks::<2>().0;
+        for ((of_rows, dots), sums) in of_rows.iter().zip(&dots).zip(&mut sums) {
             let of_first = dots.map(|[two, other]| vuzp1q_s32(two, other));
             let of_second = dots.map(|[two, other]| vuzp2q_s32(two, other));
-            add(scales, rows[0].scales[b], &of_first, &mut sums[0]);
-            add(scales, rows[1].scales[b], &of_second, &mut sums[1]);
+            add(scales, of_rows[0], &of_first, &mut sums[0]);
+            add(scales, of_rows[1], &of_second, &mut sums[1]);
         }
     }
     for (p, sums) in sums.into_iter().enumerate() {
-        give(sums, first + 2 * p, put);
+        give(sums, &mut out[first + 2 * p..]);
     }
-    2 * P
 }
 
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
 fn q4<const N: usize>(
     lines: &[u8],
-    rows: &[Row<'_>; N],
-    b: usize,
+    rows: &[[i8; BLOCK]; N],
     dots: &mut [[int32x4_t; ROWS / LANES]; N],
 ) {
     let (low, eight) = (vdupq_n_u8(15), vdupq_n_s8(8));
@@ -178,7 +187,7 @@ fn q4<const N: usize>(
                 .map(|codes| vsubq_s8(vreinterpretq_s8_u8(codes), eight));
             for n in 0..N {
                 for (which, weights) in weights.iter().enumerate() {
-                    let four = spread(&rows[n].codes[b], j * 2 + which);
+                    let four = spread(&rows[n], j * 2 + which);
                     dots[n][quarter] = sdot(dots[n][quarter], *weights, four);
                 }
             }
@@ -190,8 +199,7 @@ fn q4<const N: usize>(
 #[target_feature(enable = "neon,dotprod")]
 fn q8<const N: usize>(
     lines: &[u8],
-    rows: &[Row<'_>; N],
-    b: usize,
+    rows: &[[i8; BLOCK]; N],
     dots: &mut [[int32x4_t; ROWS / LANES]; N],
 ) {
     let top = vdupq_n_u8(128);
@@ -201,7 +209,7 @@ fn q8<const N: usize>(
             let codes = unsafe { vld1q_u8(codes.as_ptr()) };
             let weights = vreinterpretq_s8_u8(veorq_u8(codes, top));
             for n in 0..N {
-                let four = spread(&rows[n].codes[b], j);
+                let four = spread(&rows[n], j);
                 dots[n][quarter] = sdot(dots[n][quarter], weights, four);
             }
         }
