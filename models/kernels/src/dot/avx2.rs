@@ -75,17 +75,17 @@ fn q4<const N: usize, const P: usize>(
             let line = load(line, half);
             let codes =
                 [_mm256_and_si256(line, low), _mm256_and_si256(_mm256_srli_epi16::<4>(line), low)];
-            for n in 0..P {
+            for (dots, x) in dots.iter_mut().zip(&x.codes[b][first..]) {
                 for (which, codes) in codes.iter().enumerate() {
-                    let four = spread(&x.codes[b][first + n], j * 2 + which);
-                    dots[n] = _mm256_add_epi16(dots[n], _mm256_maddubs_epi16(*codes, four));
+                    let four = spread(x, j * 2 + which);
+                    *dots = _mm256_add_epi16(*dots, _mm256_maddubs_epi16(*codes, four));
                 }
             }
         }
-        for n in 0..P {
+        for (dots, shift) in dots.iter_mut().zip(&x.shifts[b][first..]) {
             // Codes are 8 too large.
-            let shifted = _mm256_set1_epi32(x.shifts[b][first + n]);
-            dots[n] = _mm256_add_epi32(_mm256_madd_epi16(dots[n], ones), shifted);
+            let shifted = _mm256_set1_epi32(*shift);
+            *dots = _mm256_add_epi32(_mm256_madd_epi16(*dots, ones), shifted);
         }
         scale(&mut sums, scales, half, &dots, &x.scales[b][first..]);
     }
@@ -109,10 +109,10 @@ fn q8<const N: usize, const P: usize>(
         for (j, line) in lines.as_chunks::<64>().0.iter().enumerate() {
             let weights = _mm256_xor_si256(load(line, half), top);
             let magnitudes = _mm256_abs_epi8(weights);
-            for n in 0..P {
-                let four = _mm256_sign_epi8(spread(&x.codes[b][first + n], j), weights);
+            for (dots, x) in dots.iter_mut().zip(&x.codes[b][first..]) {
+                let four = _mm256_sign_epi8(spread(x, j), weights);
                 let pairs = _mm256_maddubs_epi16(magnitudes, four);
-                dots[n] = _mm256_add_epi32(dots[n], _mm256_madd_epi16(pairs, ones));
+                *dots = _mm256_add_epi32(*dots, _mm256_madd_epi16(pairs, ones));
             }
         }
         scale(&mut sums, scales, half, &dots, &x.scales[b][first..]);
