@@ -64,7 +64,9 @@ impl Adapter {
         for name in factors.names() {
             let module = name.strip_prefix(PREFIX).unwrap_or(name);
             if let Some(module) = module.strip_suffix(".lora_A.weight") {
-                ranks.insert(format!("{module}.weight"), factors.shape(name)[0]);
+                let rank = factors.shape(name).first().copied().filter(|rank| *rank > 0);
+                let rank = rank.with_context(|| format!("the adapter's '{name}' has no rank"))?;
+                ranks.insert(format!("{module}.weight"), rank);
             } else if !module.ends_with(".lora_B.weight") {
                 bail!(
                     "{}: '{name}' is no factor of LoRA; merge it with PEFT and pack what that gives",

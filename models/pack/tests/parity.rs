@@ -334,12 +334,13 @@ fn an_adapter_that_cannot_be_merged_is_refused() {
     let rows = plain(&folder, "whole", &[]).len() / 128;
     let dora = LORA.replace('}', r#", "use_dora": true}"#);
     type Case<'a> = (&'a str, &'a [(&'a str, [usize; 2])], &'a str);
-    let cases: [Case<'_>; 7] = [
+    let cases: [Case<'_>; 8] = [
         ("{}", &[], "does not describe a LoRA adapter"),
         (&dora, &[(a, [2, 128]), (b, [rows, 2])], "use_dora is set"),
         (LORA, &[], "changes nothing"),
         (LORA, &[(a, [2, 128])], "lora_B.weight' is missing"),
         (LORA, &[(a, [2, 64]), (b, [rows, 2])], "has shape [2, 64]"),
+        (LORA, &[(a, [0, 128]), (b, [rows, 0])], "has no rank"),
         (LORA, &[(norm, [2, 128])], "no matrix of this checkpoint"),
         (LORA, &[("model.visual.patch_embed.bias", [2, 2])], "no factor of LoRA"),
     ];
