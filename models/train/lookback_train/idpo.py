@@ -248,6 +248,8 @@ def teach(
 
     `programs` are `lookback-oracle` and `lookback-bundle`; the rollouts are kept in `work`.
     """
+    if start < SEEDS or start + windows > oracle.VAL:
+        raise SystemExit(f"windows lie between seeds {SEEDS} and {oracle.VAL}: lower --seed")
     binary, sealer = programs
     manifest = tomllib.loads((bundle / "bundle.toml").read_text())
     # Rollouts of one policy say little of another.

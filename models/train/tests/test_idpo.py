@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
-from lookback_train import idpo, tokens
+from lookback_train import idpo, oracle, tokens
 from lookback_train.decoder import Decoder, Shape, walk_positions
 from lookback_train.examples import Example, Features, encode_pairs
 from lookback_train.export import export_tower
@@ -112,6 +112,13 @@ def test_training_moves_the_policy_from_the_worse_to_the_better(
     old, new = before.state_dict(), after.state_dict()
     moved = {name.split(".")[2] for name in old if not torch.equal(old[name], new[name])}
     assert moved == {"1"}, "the upper of two layers moves, and nothing else"
+
+
+def test_no_window_comes_from_a_split_that_is_measured_on(tmp_path: Path) -> None:
+    nothing = tmp_path / "none"
+    for start in (oracle.VAL - 99, oracle.TEST, idpo.SEEDS - 1):
+        with pytest.raises(SystemExit, match="windows lie between"):
+            idpo.teach(nothing, nothing, nothing, (nothing, nothing), start, 100, 1, 0)
 
 
 def test_a_bundle_is_watched_with_as_it_was_trained(tmp_path: Path) -> None:
