@@ -90,12 +90,20 @@ fn kept(numbers: &[f32]) -> Vec<f32> {
 }
 
 fn alike(a: &[f32], b: &[f32]) -> bool {
+    // Zeros have no cosine. The comparison is false for what is no number.
+    a == b || cosine(a, b) >= ALIKE
+}
+
+/// Cosine of the angle between two vectors of one length, -1 to 1; NaN if one is all zeros or the
+/// lengths differ.
+pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    if a.len() != b.len() {
+        return f64::NAN;
+    }
     let dot = |x: &[f32], y: &[f32]| -> f64 {
         x.iter().zip(y).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum()
     };
-    let norms = (dot(a, a) * dot(b, b)).sqrt();
-    // The comparison is false for what is no number.
-    a.len() == b.len() && (norms == 0.0 && a == b || dot(a, b) >= ALIKE * norms && norms > 0.0)
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ pub use backend::Probe;
 pub use engine::{Engine, EngineOptions, Stats};
 pub use error::EngineError;
 pub use footprint::Footprint;
-pub use golden::Golden;
+pub use golden::{Golden, cosine};
 pub use grammar::Grammar;
 pub use packing::{TOWER, TowerShape, packed_tensors, places};
 pub use pairs::{PairInput, PairKey, PairTokens};

@@ -1,7 +1,7 @@
 //! Packed decoders against the plain one, on the policy that the repository carries.
 
 use bundle::{Bundle, DECODER, Manifest};
-use engine::{EngineError, EngineOptions, Text, TextDecoder, packed_tensors};
+use engine::{EngineError, EngineOptions, Text, TextDecoder, cosine, packed_tensors};
 use half::{bf16, f16};
 use kernels::{Aligned, Content, Format, Matrix, Writer};
 use safetensors::{Dtype, SafeTensors};
@@ -53,13 +53,6 @@ fn load(manifest: &Manifest, bytes: &Arc<Aligned>, threads: usize) -> TextDecode
 /// Tokens that nano knows, in no order.
 fn tokens(n: u32) -> Vec<u32> {
     (0..n).map(|i| i * 37 % 1000).collect()
-}
-
-fn cosine(a: &[f32], b: &[f32]) -> f64 {
-    let dot = |x: &[f32], y: &[f32]| -> f64 {
-        x.iter().zip(y).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum()
-    };
-    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }
 
 /// Reads in chunks and gives the logits after each.

@@ -74,6 +74,14 @@ impl Adapter {
                 );
             }
         }
+        for name in factors.names() {
+            let module = name.strip_prefix(PREFIX).unwrap_or(name);
+            let weight = module.strip_suffix(".lora_B.weight").map(|m| format!("{m}.weight"));
+            ensure!(
+                weight.is_none_or(|weight| ranks.contains_key(&weight)),
+                "the adapter does not fit: '{name}' has no lora_A"
+            );
+        }
         ensure!(!ranks.is_empty(), "{} changes nothing", dir.join(WEIGHTS).display());
         let (alpha, stabilised) = (config.lora_alpha, config.use_rslora);
         Ok(Self { factors, alpha, stabilised, ranks })

@@ -10,7 +10,7 @@ use crate::{
 use anyhow::{Context, Result, ensure};
 use bundle::{Bundle, CHAT_TEMPLATE, DECODER, GOLDEN, TOKENIZER, VISION, VISION_ONNX};
 use clap::Args;
-use engine::{Engine, EngineOptions, Golden, TOWER, Tower, packed_tensors, places};
+use engine::{Engine, EngineOptions, Golden, TOWER, Tower, cosine, packed_tensors, places};
 use kernels::{Aligned, Content as Stored, Format, Matrix, ROWS, Writer};
 use policy::{ChatTemplate, Content, Message, Role, VIDEO_MARKER, tool_schemas};
 use safetensors::Dtype;
@@ -127,6 +127,9 @@ pub fn pack(given: &Pack, progress: &Progress) -> Result<Bundle> {
         adapter: given.adapter.as_deref().map(Adapter::open).transpose()?,
     };
     ensure!(!out.exists(), "{} is there already: remove it or give another --out", out.display());
+    if let Some(onnx) = &given.onnx {
+        ensure!(onnx.is_file(), "{} is no file: give --onnx what was exported", onnx.display());
+    }
     let patch = config.vision_config.patch_size;
     let size = Processor::read(checkpoint, patch)?.fit(given.size, 2 * patch)?;
     let mut manifest = manifest(given, &config, size)?;
@@ -183,11 +186,8 @@ fn compare_towers(bundle: &Bundle) -> Result<()> {
         let tower = Tower::load(&bundle.manifest, &Arc::new(bytes), options)?;
         Ok(tower.look(frames.clone(), 1)?)
     });
-    let dot = |a: &[f32], b: &[f32]| -> f64 {
-        a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
-    };
     for (number, (a, b)) in packed?.iter().zip(&onnx?).enumerate() {
-        let cosine = dot(a, b) / (dot(a, a) * dot(b, b)).sqrt();
+        let cosine = cosine(a, b);
         ensure!(
             cosine >= SAME_SIGHT,
             "the tower in --onnx sees something else than the checkpoint's (output {number}, cosine \

@@ -2,7 +2,9 @@
 //! (`make_expected.py`), and every way in which a checkpoint can be wrong.
 
 use bundle::{Bundle, DECODER};
-use engine::{Engine, EngineOptions, Grammar, PairInput, PairKey, Piece, Sampling, TextDecoder};
+use engine::{
+    Engine, EngineOptions, Grammar, PairInput, PairKey, Piece, Sampling, TextDecoder, cosine,
+};
 use hal_camera::Luma;
 use kernels::Aligned;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
@@ -74,14 +76,6 @@ fn expected(name: &str) -> Vec<f32> {
     let file = SafeTensors::deserialize(&bytes).unwrap();
     let words = file.tensor(name).unwrap().data().as_chunks::<4>().0;
     words.iter().map(|b| f32::from_le_bytes(*b)).collect()
-}
-
-fn cosine(a: &[f32], b: &[f32]) -> f64 {
-    assert_eq!(a.len(), b.len());
-    let dot = |x: &[f32], y: &[f32]| -> f64 {
-        x.iter().zip(y).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum()
-    };
-    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }
 
 /// As the script draws it.
@@ -224,6 +218,7 @@ fn what_cannot_be_packed_is_refused_in_one_line_that_names_it() {
         assert!(said.contains(named), "{said}");
     }
     fs::write(&config, original).unwrap();
+    assert!(folder.pack_refused(&["--onnx", "none.onnx"]).contains("none.onnx is no file"));
     assert!(folder.pack_refused(&["--size", "32x9600"]).contains("too long"));
     let processor = PathBuf::from(folder.path("tiny")).join("video_preprocessor_config.json");
     let original = fs::read_to_string(&processor).unwrap();
@@ -334,11 +329,12 @@ fn an_adapter_that_cannot_be_merged_is_refused() {
     let rows = plain(&folder, "whole", &[]).len() / 128;
     let dora = LORA.replace('}', r#", "use_dora": true}"#);
     type Case<'a> = (&'a str, &'a [(&'a str, [usize; 2])], &'a str);
-    let cases: [Case<'_>; 8] = [
+    let cases: [Case<'_>; 9] = [
         ("{}", &[], "does not describe a LoRA adapter"),
         (&dora, &[(a, [2, 128]), (b, [rows, 2])], "use_dora is set"),
         (LORA, &[], "changes nothing"),
         (LORA, &[(a, [2, 128])], "lora_B.weight' is missing"),
+        (LORA, &[(b, [rows, 2])], "has no lora_A"),
         (LORA, &[(a, [2, 64]), (b, [rows, 2])], "has shape [2, 64]"),
         (LORA, &[(a, [0, 128]), (b, [rows, 0])], "has no rank"),
         (LORA, &[(norm, [2, 128])], "no matrix of this checkpoint"),

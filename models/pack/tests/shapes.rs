@@ -2,7 +2,7 @@
 //! (`make_shapes.py`): conversations with three videos, the last of an odd number of frames.
 
 use bundle::Bundle;
-use engine::{Engine, EngineOptions, PairInput, PairKey, PairTokens, Piece, Session};
+use engine::{Engine, EngineOptions, PairInput, PairKey, PairTokens, Piece, Session, cosine};
 use hal_camera::Luma;
 use safetensors::SafeTensors;
 use std::{fs, path::PathBuf, process::Command, sync::Arc};
@@ -66,14 +66,6 @@ impl Expected {
         let mut parts = numbers.chunks(one).map(<[f32]>::to_vec);
         PairTokens { tokens: parts.next().unwrap(), deepstack: parts.collect() }
     }
-}
-
-fn cosine(a: &[f32], b: &[f32]) -> f64 {
-    assert_eq!(a.len(), b.len());
-    let dot = |x: &[f32], y: &[f32]| -> f64 {
-        x.iter().zip(y).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum()
-    };
-    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }
 
 fn argmax(logits: &[f32]) -> u32 {
