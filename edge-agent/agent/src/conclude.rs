@@ -52,6 +52,15 @@ pub enum Trouble {
         /// How many were given up.
         given_up: u64,
     },
+    /// Something happened on the board.
+    Board {
+        /// The event's kind.
+        kind: &'static str,
+        /// What.
+        sentence: String,
+        /// The same for programs.
+        fields: serde_json::Value,
+    },
 }
 
 /// Who hears of events as they are committed.
@@ -202,6 +211,7 @@ impl<'a> Concluder<'a> {
                 );
                 self.health("behind", &sentence, json!({"given_up": given_up}))
             }
+            Trouble::Board { kind, sentence, fields } => self.health(kind, &sentence, fields),
         }
     }
 

@@ -18,6 +18,9 @@ use std::path::{Path, PathBuf};
 /// How much the agent may say, the least first.
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
+/// From which level on there is an alarm.
+const ALARM_LEVELS: [&str; 3] = ["alert", "notice", "never"];
+
 /// What the agent is told. [`Config::default`] watches one simulated camera.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -33,6 +36,8 @@ pub struct Config {
     pub inquiry: Inquiry,
     /// What becomes an event.
     pub events: Events,
+    /// The board's lights, lines and watchdog.
+    pub board: Board,
     /// What the agent says about itself.
     pub log: Log,
 }
@@ -143,6 +148,19 @@ section! {
 }
 
 section! {
+    /// The board: its lights, lines and watchdog.
+    [board] Board {
+        /// Which board: "generic" has none of these; "orin-nano" and "vm" are built in as well; or the
+        /// path of a description of your own.
+        description: String = "generic".into(), Text::Filled;
+        /// From which level on an event sets off the alarm relay.
+        alarm_at: String = "alert".into(), Text::OneOf(&ALARM_LEVELS);
+        /// Seconds for which an event sets it off.
+        alarm_s: f64 = 30.0, 0.1..=3600.0;
+    }
+}
+
+section! {
     /// What the agent says about itself, on standard error.
     [log] Log {
         /// How much.
@@ -169,6 +187,7 @@ impl Default for Config {
             sentinel: Sentinel::default(),
             inquiry: Inquiry::default(),
             events: Events::default(),
+            board: Board::default(),
             log: Log::default(),
         }
     }
@@ -192,13 +211,15 @@ impl Config {
             "# The configuration of Lookback. Every key may be left out; what stands here is what\n\
              # it is then.\n",
         );
-        let Self { device, cameras, store, sentinel, inquiry, events, log } = Self::default();
+        let Self { device, cameras, store, sentinel, inquiry, events, board, log } =
+            Self::default();
         device.print(&mut text);
         cameras.iter().for_each(|camera| camera.print(&mut text));
         store.print(&mut text);
         sentinel.print(&mut text);
         inquiry.print(&mut text);
         events.print(&mut text);
+        board.print(&mut text);
         log.print(&mut text);
         text
     }
@@ -211,6 +232,7 @@ impl Config {
             Sentinel::SECTION,
             Inquiry::SECTION,
             Events::SECTION,
+            Board::SECTION,
             Log::SECTION,
         ])?;
         let config = Self {
@@ -220,6 +242,7 @@ impl Config {
             sentinel: Sentinel::read(&root)?,
             inquiry: Inquiry::read(&root)?,
             events: Events::read(&root)?,
+            board: Board::read(&root)?,
             log: Log::read(&root)?,
         };
         match config.contradiction() {
@@ -281,6 +304,17 @@ impl Camera {
             }
         }
         Ok(cameras)
+    }
+}
+
+impl Board {
+    /// The level from which on there is an alarm, if there ever is.
+    pub fn alarm_level(&self) -> Option<event_log::Level> {
+        match self.alarm_at.as_str() {
+            "never" => None,
+            "notice" => Some(event_log::Level::Notice),
+            _ => Some(event_log::Level::Alert),
+        }
     }
 }
 

@@ -41,6 +41,7 @@ pub fn run(config: &Config, arguments: &DoctorArguments, out: &mut dyn Write) ->
         let (camera, _) = camera::open(source, Arc::new(AtomicBool::new(false)))?;
         Ok(camera.describe())
     }));
+    report.checks.extend(checks::board(&config.board.description));
     let reads_files = config.cameras.iter().any(|camera| camera.source.starts_with("file:"));
     this_machine(reads_files, &mut report);
     report.write(arguments.json, out)?;

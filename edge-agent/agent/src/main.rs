@@ -20,6 +20,8 @@ mod machine;
 mod parts;
 mod replay;
 mod run;
+mod signs;
+mod tend;
 mod watch;
 
 use anyhow::Result;

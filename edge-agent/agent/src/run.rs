@@ -7,12 +7,15 @@ use crate::{
     incidents::Thresholds,
     listen::{Lines, Readable},
     parts,
+    signs::Signs,
+    tend::Alarmed,
     watch::{self, Plan, Watched},
 };
 use anyhow::{Context, Result};
 use bundle::Bundle;
 use frame_store::{FrameStore, PinId};
 use hal_camera::CameraId;
+use hal_linux::{BoardDescription, LinuxBoard, Notify, PartState};
 use inquiry::Inquirer;
 use sentinel::SentinelOptions;
 use serde_json::json;
@@ -54,6 +57,7 @@ pub fn run(mut config: Config, arguments: RunArguments) -> Result<()> {
     }
     let stop = stop_on_signals()?;
     let cameras = open_cameras(&config, &stop)?;
+    let description = BoardDescription::load(&config.board.description)?;
     let bundle = parts::bundle(&config)?;
     let mut inquirer = parts::inquirer(&bundle, &config)?;
     let (store, recovery) = parts::store(&config)?;
@@ -73,6 +77,8 @@ pub fn run(mut config: Config, arguments: RunArguments) -> Result<()> {
     } else {
         Box::new(Readable(io::stdout()))
     };
+    let plan = plan(&config);
+    let listener = alarmed(&config, &plan, listener);
     let terms = terms(&config, &bundle, &inquirer);
     if !arguments.json {
         greet(&cameras, &terms);
@@ -89,8 +95,16 @@ pub fn run(mut config: Config, arguments: RunArguments) -> Result<()> {
     if !orphans.is_empty() {
         tracing::info!(orphans = orphans.len(), "removed evidence that no event cites");
     }
+    // Last, since a watchdog counts from here on: what takes minutes has been done.
+    let notify = Notify::from_environment();
+    notify.ready();
+    notify.status(&format!("watches {} cameras", cameras.len()));
+    let (board, parts) = LinuxBoard::open(&description, notify)?;
+    for state in &parts {
+        report_part(state, &mut concluder)?;
+    }
     let tally =
-        watch::watch(cameras, &plan(&config), &store, &mut inquirer, &mut concluder, &stop)?;
+        watch::watch(cameras, &plan, &store, &mut inquirer, &mut concluder, Some(board), &stop)?;
     close(&store)?;
     if !arguments.json {
         println(&format!(
@@ -134,7 +148,27 @@ pub fn plan(config: &Config) -> Plan {
         },
         look_back_s: config.inquiry.look_back_s,
         settle_s: config.inquiry.settle_s,
+        signs: Arc::new(Signs::new(config.cameras.len())),
     }
+}
+
+/// The listener, with the alarm before it if events are to set that off.
+fn alarmed(config: &Config, plan: &Plan, inner: Box<dyn Listener>) -> Box<dyn Listener> {
+    let Some(at) = config.board.alarm_level() else { return inner };
+    let hold_ms = (config.board.alarm_s * 1000.0) as u64;
+    Box::new(Alarmed { inner, signs: plan.signs.clone(), at, hold_ms })
+}
+
+/// A part of the board that cannot be used is an event; the others are as they should be.
+fn report_part(state: &PartState, concluder: &mut Concluder<'_>) -> Result<()> {
+    match &state.found {
+        Ok(found) => tracing::info!(part = state.part, %found, "opened"),
+        Err(error) => {
+            let sentence = format!("the board's {} cannot be used: {error}", state.part);
+            concluder.health("board", &sentence, json!({"part": state.part}))?;
+        }
+    }
+    Ok(())
 }
 
 /// A camera given on the command line, named after its source.

@@ -12,15 +12,18 @@
 use crate::{
     conclude::{Concluder, Conclusion, Trouble},
     docket::{Cause, Docket, Order},
+    signs::{Part, Signs},
+    tend::tend,
 };
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use frame_store::FrameStore;
 use hal_camera::{Camera, CameraId, Capture, Frame, MediaTime, decode_luma};
+use hal_linux::LinuxBoard;
 use inquiry::{Inquirer, Request, Stored};
 use sentinel::{Sentinel, SentinelOptions, WakeReason};
 use std::{
     sync::{
-        Condvar, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
@@ -56,6 +59,8 @@ pub struct Plan {
     pub look_back_s: f64,
     /// Seconds after a wake that the glance covers.
     pub settle_s: f64,
+    /// Where the threads show that they live.
+    pub signs: Arc<Signs>,
 }
 
 /// What was done while watching.
@@ -82,16 +87,21 @@ const INQUIRIES_QUEUED: usize = 4;
 /// Conclusions between inquiry and log.
 const CONCLUSIONS_QUEUED: usize = 8;
 
+/// How often the keeper shows that it lives while no camera gives frames.
+const LIFE_SIGN_EVERY: Duration = Duration::from_secs(1);
+
 /// Footage younger than this may be lost in a power cut. Evidence is synced on its own, at once.
 const SYNC_EVERY: Duration = Duration::from_secs(5);
 
-/// Watches `cameras` until all have ended or `stop` is set. What is under way is finished.
+/// Watches `cameras` until all have ended or `stop` is set. What is under way is finished. The board, if
+/// there is one, is tended meanwhile.
 pub fn watch(
     cameras: Vec<Watched>,
     plan: &Plan,
     store: &FrameStore,
     inquirer: &mut Inquirer,
     concluder: &mut Concluder<'_>,
+    board: Option<LinuxBoard>,
     stop: &AtomicBool,
 ) -> anyhow::Result<Tally> {
     let live = cameras.iter().any(|c| c.pace == Pace::Live);
@@ -100,6 +110,7 @@ pub fn watch(
     let docket = Shared::new(Docket::new(before, after, INQUIRIES_QUEUED, order));
     let dropped = AtomicU64::new(0);
     let normals: Vec<String> = cameras.iter().map(|c| c.normal.clone()).collect();
+    let (signs, over) = (&*plan.signs, &AtomicBool::new(false));
     let mut tally = thread::scope(|scope| {
         let (captured, to_keep) = bounded::<Seen>(FRAMES_QUEUED);
         let (kept, to_gate) = bounded::<Seen>(FRAMES_GATED);
@@ -107,16 +118,23 @@ pub fn watch(
         for camera in cameras {
             let queue = Queue { to: captured.clone(), from: to_keep.clone(), dropped: &dropped };
             let report = concluded.clone();
-            scope.spawn(move || capture(camera, &queue, &report, stop));
+            scope.spawn(move || capture(camera, &queue, &report, signs, stop));
         }
         drop(captured);
+        if let Some(board) = board {
+            let report = concluded.clone();
+            scope.spawn(move || tend(board, signs, &report, over));
+        }
         let keeper = {
             let report = concluded.clone();
-            scope.spawn(move || keep(store, to_keep, kept, &report))
+            scope.spawn(move || keep(store, to_keep, kept, &report, signs))
         };
         scope.spawn(|| gate(plan, to_gate, &docket));
-        let inquiries =
-            scope.spawn(|| inquire(&docket, inquirer, store, &normals, concluded, stop));
+        let inquiries = scope.spawn(|| {
+            let made = inquire(&docket, inquirer, store, &normals, concluded, signs, stop);
+            over.store(true, Ordering::Relaxed);
+            made
+        });
         for conclusion in to_conclude {
             concluder.conclude(conclusion)?;
         }
@@ -143,11 +161,15 @@ fn capture(
     mut watched: Watched,
     queue: &Queue<'_>,
     report: &Sender<Conclusion>,
+    signs: &Signs,
     stop: &AtomicBool,
 ) {
     let Watched { id, pace, .. } = watched;
+    let part = Part::Capture(usize::from(id.0));
     while !stop.load(Ordering::Relaxed) {
-        match watched.camera.capture() {
+        let captured = watched.camera.capture();
+        signs.fared(part, captured.is_ok());
+        match captured {
             Ok(Capture::Frame(frame)) => {
                 if !queue.put(Seen { camera: id, pace, frame: Some(frame) }) {
                     break;
@@ -163,6 +185,7 @@ fn capture(
             }
         }
     }
+    signs.rest(part);
     queue.put(Seen { camera: id, pace, frame: None });
 }
 
@@ -172,10 +195,18 @@ fn keep(
     frames: Receiver<Seen>,
     gate: Sender<Seen>,
     report: &Sender<Conclusion>,
+    signs: &Signs,
 ) -> u64 {
     let (mut stored, mut failing) = (0, false);
     let mut synced = Instant::now();
-    for seen in frames {
+    loop {
+        signs.fared(Part::Keep, !failing);
+        let seen = match frames.recv_timeout(LIFE_SIGN_EVERY) {
+            Ok(seen) => seen,
+            // No camera gives frames: that is not this thread's failing.
+            Err(RecvTimeoutError::Timeout) => continue,
+            Err(RecvTimeoutError::Disconnected) => break,
+        };
         if synced.elapsed() >= SYNC_EVERY {
             synced = Instant::now();
             if let Err(error) = store.sync() {
@@ -210,6 +241,7 @@ fn keep(
             break;
         }
     }
+    signs.rest(Part::Keep);
     stored
 }
 
@@ -263,6 +295,7 @@ fn inquire(
     store: &FrameStore,
     normals: &[String],
     conclude: Sender<Conclusion>,
+    signs: &Signs,
     stop: &AtomicBool,
 ) -> u64 {
     let mut done = 0;
@@ -277,6 +310,7 @@ fn inquire(
                 None if docket.over.load(Ordering::Relaxed) => break None,
                 None => open = docket.wait(open),
             }
+            signs.beat(Part::Inquire);
         };
         let given_up = open.take_given_up();
         docket.given_up.fetch_add(given_up, Ordering::Relaxed);
@@ -300,7 +334,12 @@ fn inquire(
             glance_frames: None,
         };
         let footage = Stored { store, camera };
-        let conclusion = match inquirer.inquire(&footage, &request) {
+        signs.inquiring(true);
+        let begun = Instant::now();
+        let answer = inquirer.inquire(&footage, &request);
+        let took = begun.elapsed();
+        signs.inquiring(false);
+        let conclusion = match answer {
             Ok(report) => {
                 done += 1;
                 Conclusion::Verdict { camera, window: due.window, report: Box::new(report) }
@@ -312,6 +351,22 @@ fn inquire(
             docket.changed.notify_all();
             return done;
         }
+        cool_down(took, signs, stop);
+    }
+}
+
+/// Rests after an inquiry that took so long, as the heat asks. Wakes meanwhile wait in the docket.
+fn cool_down(took: Duration, signs: &Signs, stop: &AtomicBool) {
+    let mut rested = Duration::ZERO;
+    while !stop.load(Ordering::Relaxed) {
+        let share = f64::from(signs.inquiries_permille()) / 1000.0;
+        // Without a share there is nothing to earn: as long as it is so hot.
+        if share > 0.0 && rested.as_secs_f64() >= took.as_secs_f64() * (1.0 / share - 1.0) {
+            break;
+        }
+        thread::sleep(LOOK_UP);
+        rested += LOOK_UP;
+        signs.beat(Part::Inquire);
     }
 }
 

@@ -1,18 +1,26 @@
-//! Cameras of a Linux board: V4L2 devices, and video files through ffmpeg.
+//! A Linux board: its cameras (V4L2 devices, and video files through ffmpeg), lines, heat and watchdog.
 //!
-//! Both implement [`hal_camera::Camera`]. [`Reopening`] wraps either (or any other camera) so that
+//! Both cameras implement [`hal_camera::Camera`]. [`Reopening`] wraps either (or any other camera) so that
 //! one that goes away is opened again, with growing pauses, for as long as the process lives.
 //!
-//! `unsafe` is confined to two places: the ioctls and mappings of `v4l2/sys.rs`, and the question to
-//! the kernel's clock in `clock.rs`.
+//! [`LinuxBoard`] opens what a [`BoardDescription`] names and tends it by the rules of `hal_board`.
+//!
+//! `unsafe` is confined to three places: the ioctls and mappings of `v4l2/sys.rs`, the question to
+//! the kernel's clock in `clock.rs`, and the one ioctl of `board/watchdog.rs`.
 #![deny(unsafe_code)]
 
+mod board;
 mod clock;
 mod file;
 mod reopen;
 mod spec;
 mod v4l2;
 
+pub use board::{
+    BUILT_IN, Bias, BoardDescription, DescriptionError, Edge, HardwareWatchdog, InputLine,
+    LineName, LinuxBoard, Notify, OutputLine, PartError, PartState, PwmOutput, SysfsPwm,
+    ThermalZone, Wiring,
+};
 pub use clock::{Clock, Now, SystemClock};
 pub use file::FileCamera;
 pub use reopen::{Backoff, Reopening, Wait};

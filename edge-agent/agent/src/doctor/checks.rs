@@ -8,7 +8,7 @@ use bundle::Bundle;
 use event_log::{EventRow, Kinds, LogReader, Query};
 use frame_store::{PinId, RealFs, Recovery, StoreError, read_pinned_in};
 use hal_camera::CameraError;
-use hal_linux::Device;
+use hal_linux::{BoardDescription, Device, LinuxBoard, PartState};
 use rustix::fs::{Access, access, statvfs};
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
@@ -253,6 +253,30 @@ pub(super) fn cameras(
         },
     ));
     checks
+}
+
+/// Every part of the board that its description names.
+pub(super) fn board(description: &str) -> Vec<Check> {
+    const NAME: &str = "board";
+    let description = match BoardDescription::load(description) {
+        Ok(description) => description,
+        Err(error) => {
+            return vec![Check::fail(NAME, error.to_string(), "correct [board] description")];
+        }
+    };
+    let parts = LinuxBoard::examine(&description);
+    let named = Check::ok(NAME, format!("{}, {} parts described", description.name, parts.len()));
+    let part = |state: PartState| {
+        let name = format!("board: {}", state.part);
+        match state.found {
+            Ok(found) => Check::ok(&name, found),
+            // The agent watches without it.
+            Err(error) => {
+                Check::warn(&name, error.to_string(), "mend that, or change the description")
+            }
+        }
+    };
+    std::iter::once(named).chain(parts.into_iter().map(part)).collect()
 }
 
 /// A configured device among those that are there. A path may be a link, as those of udev are.
