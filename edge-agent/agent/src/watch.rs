@@ -17,7 +17,7 @@ use crate::{
 };
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use frame_store::FrameStore;
-use hal_camera::{Camera, CameraId, Capture, Frame, MediaTime, decode_luma};
+use hal_camera::{Camera, CameraId, Capture, Frame, MediaTime, decode_luma_scaled};
 use hal_linux::LinuxBoard;
 use inquiry::{Inquirer, Request, Stored};
 use sentinel::{Sentinel, SentinelOptions, WakeReason};
@@ -265,8 +265,9 @@ fn gate(plan: &Plan, frames: Receiver<Seen>, docket: &Shared) {
             continue;
         };
         *newest = Some(frame.media_time);
-        let scored = if sentinel.wants_next() { decode_luma(&frame).ok() } else { None };
-        let wake = match scored {
+        let scored =
+            sentinel.wants_next().then(|| decode_luma_scaled(&frame, sentinel.least_size()));
+        let wake = match scored.and_then(Result::ok) {
             Some(luma) => sentinel.watch(&luma, frame.media_time).wake,
             None => sentinel.pass(frame.media_time).wake,
         };

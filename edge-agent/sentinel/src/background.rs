@@ -26,8 +26,8 @@ pub struct BackgroundGate {
 
 const COLUMNS: usize = 48;
 const ROWS: usize = 32;
-/// A cell is the mean of so many samples each way: noise shrinks to a quarter, and the cost does not
-/// grow with the picture.
+/// A cell is the mean of so many samples each way: noise shrinks to a quarter or, where a pixel was
+/// the mean of many, further; and the cost does not grow with the picture.
 const SAMPLES: usize = 4;
 
 /// A cell's surroundings reach so many cells to each side: wider than a person, so that one does not
@@ -86,6 +86,11 @@ impl Gate for BackgroundGate {
             self.learn(&contrasts, at);
         }
         1.0 - (-self.settled * (std::f32::consts::LN_2 / HALF_SCORE_CELLS)).exp()
+    }
+
+    fn least_size(&self) -> (usize, usize) {
+        // Half a cell: less would mix the cells, more is averaged away.
+        (2 * COLUMNS, 2 * ROWS)
     }
 
     fn describe(&self) -> String {

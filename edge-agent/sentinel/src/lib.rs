@@ -23,6 +23,12 @@ pub trait Gate: Send {
     /// calls; the size of the picture may change.
     fn score(&mut self, luma: &Luma, at: MediaTime) -> f32;
 
+    /// The least width and height in pixels that it needs of a picture, of which each pixel is then
+    /// the mean of those of the camera. By default it wants all that the camera saw.
+    fn least_size(&self) -> (usize, usize) {
+        (usize::MAX, usize::MAX)
+    }
+
     /// What scores here, for logs and reports.
     fn describe(&self) -> String;
 }
@@ -61,6 +67,11 @@ impl Sentinel {
     /// to [`Sentinel::pass`].
     pub fn wants_next(&self) -> bool {
         self.frames_to_pass == 0
+    }
+
+    /// The least width and height in pixels at which frames need to be decoded for it.
+    pub fn least_size(&self) -> (usize, usize) {
+        self.gate.least_size()
     }
 
     /// Takes the next frame: scores it if it is its turn, and says whether to wake.

@@ -1,7 +1,7 @@
 //! The sentinel on simulated scenes: it finds most of what leaves a trace, at a cost far from
 //! waking all the time. The figures on many scenes come from the example `wakes`.
 
-use hal_camera::{Luma, MediaTime};
+use hal_camera::{ClockQuality, Encoding, Frame, MediaTime, WallTime, decode_luma_scaled};
 use hal_sim::{HEIGHT, IncidentKind, Incidents, Scene, SceneSpec, WIDTH};
 use sentinel::{Sentinel, SentinelOptions, WakeReason};
 
@@ -10,11 +10,20 @@ const SECONDS: f64 = 300.0;
 /// Seconds at which the sentinel woke because of what it saw, four frames a second.
 fn wakes(scene: &Scene, options: &SentinelOptions) -> Vec<f64> {
     let mut sentinel = Sentinel::new(SentinelOptions { every_nth: 1, ..options.clone() });
-    let mut luma = Luma { width: WIDTH, height: HEIGHT, pixels: vec![0; WIDTH * HEIGHT] };
+    let mut frame = Frame {
+        media_time: MediaTime(0),
+        wall_time: WallTime { unix_us: 0, quality: ClockQuality::Unsynced },
+        width: WIDTH as u16,
+        height: HEIGHT as u16,
+        encoding: Encoding::Grey,
+        bytes: vec![0; WIDTH * HEIGHT],
+    };
     (0..(SECONDS * 4.0) as u32)
-        .filter_map(|frame| {
-            let at = MediaTime::from_s(f64::from(frame) / 4.0);
-            scene.render(at.as_s(), &mut luma.pixels);
+        .filter_map(|number| {
+            let at = MediaTime::from_s(f64::from(number) / 4.0);
+            scene.render(at.as_s(), &mut frame.bytes);
+            // As the agent does.
+            let luma = decode_luma_scaled(&frame, sentinel.least_size()).unwrap();
             sentinel.watch(&luma, at).wake
         })
         .filter(|wake| wake.reason == WakeReason::Saliency)

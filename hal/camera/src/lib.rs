@@ -6,9 +6,11 @@
 #![forbid(unsafe_code)]
 
 mod frame;
+mod jpeg;
 mod pixels;
+mod scaled;
 mod time;
 
 pub use frame::{Camera, CameraError, CameraId, Capture, Encoding, Frame};
-pub use pixels::{Luma, PixelError, decode_luma, encode_luma_jpeg, is_jpeg};
+pub use pixels::{Luma, PixelError, decode_luma, decode_luma_scaled, encode_luma_jpeg, is_jpeg};
 pub use time::{ClockQuality, MediaTime, Span, WallTime};

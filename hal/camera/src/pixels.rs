@@ -1,12 +1,13 @@
 //! From the bytes of a frame to luma and back.
 
-use crate::{Encoding, Frame};
-use zune_core::{bytestream::ZCursor, colorspace::ColorSpace, options::DecoderOptions};
-use zune_jpeg::JpegDecoder;
+use crate::{
+    Encoding, Frame, jpeg,
+    scaled::{divisor, reduced},
+};
 
 /// A larger picture than this is refused before it is decoded: a hostile header must not be able to
 /// ask for gigabytes. 64 Mpixel is above every sensor of this class of camera.
-const MAX_PIXELS: usize = 64 << 20;
+pub(crate) const MAX_PIXELS: usize = 64 << 20;
 
 /// A picture in luma, `width × height` bytes, row by row.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +36,23 @@ pub struct PixelError {
 /// # Errors
 /// [`PixelError`] if the bytes are too few, are no JPEG, or the picture is absurdly large.
 pub fn decode_luma(frame: &Frame) -> Result<Luma, PixelError> {
-    let (width, height) = (frame.width as usize, frame.height as usize);
+    decode(frame, None)
+}
+
+/// The luma of a frame at the smallest scale of 1/8, 1/4, 1/2 and 1 that is at least `least`
+/// (width, height) pixels, or at its own size if that is smaller. Each pixel is the mean of those
+/// that it covers; a part of a pixel at the right and lower edge counts as one. At 1/8 a JPEG of the
+/// kind that cameras make costs a fraction of [`decode_luma`].
+///
+/// # Errors
+/// As [`decode_luma`]; and, where a JPEG is decoded at 1/8, [`PixelError`] also if a part of the
+/// picture is missing.
+pub fn decode_luma_scaled(frame: &Frame, least: (usize, usize)) -> Result<Luma, PixelError> {
+    decode(frame, Some(least))
+}
+
+fn decode(frame: &Frame, least: Option<(usize, usize)>) -> Result<Luma, PixelError> {
+    let size @ (width, height) = (frame.width as usize, frame.height as usize);
     let error = |reason: String| PixelError {
         width: frame.width,
         height: frame.height,
@@ -43,35 +60,25 @@ pub fn decode_luma(frame: &Frame) -> Result<Luma, PixelError> {
         bytes: frame.bytes.len(),
         reason,
     };
-    let needed = match frame.encoding {
-        Encoding::Jpeg => return decode_jpeg(&frame.bytes).map_err(error),
-        Encoding::Grey => width * height,
-        Encoding::Yuyv => 2 * width * height,
-        Encoding::Nv12 => width * height + 2 * width.div_ceil(2) * height.div_ceil(2),
+    let needed = match (frame.encoding, least) {
+        (Encoding::Jpeg, None) => return jpeg::full(&frame.bytes).map_err(error),
+        (Encoding::Jpeg, Some(least)) => return jpeg::scaled(&frame.bytes, least).map_err(error),
+        (Encoding::Grey, _) => width * height,
+        (Encoding::Yuyv, _) => 2 * width * height,
+        (Encoding::Nv12, _) => width * height + 2 * width.div_ceil(2) * height.div_ceil(2),
     };
     if frame.bytes.len() < needed {
         return Err(error(format!("{needed} bytes expected")));
     }
-    let pixels = match frame.encoding {
-        Encoding::Yuyv => frame.bytes[..needed].chunks_exact(2).map(|pair| pair[0]).collect(),
-        _ => frame.bytes[..width * height].to_vec(),
-    };
-    Ok(Luma { width, height, pixels })
-}
-
-fn decode_jpeg(bytes: &[u8]) -> Result<Luma, String> {
-    let options = DecoderOptions::default().jpeg_set_out_colorspace(ColorSpace::Luma);
-    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
-    decoder.decode_headers().map_err(|e| format!("not a readable JPEG: {e:?}"))?;
-    let (width, height) = decoder.dimensions().ok_or("a JPEG without dimensions")?;
-    if width * height > MAX_PIXELS {
-        return Err(format!("a JPEG of {width}x{height} pixels is larger than any camera's"));
-    }
-    let pixels = decoder.decode().map_err(|e| format!("damaged JPEG: {e:?}"))?;
-    if pixels.len() != width * height {
-        return Err(format!("a JPEG of {width}x{height} decoded to {} bytes", pixels.len()));
-    }
-    Ok(Luma { width, height, pixels })
+    let bytes = &frame.bytes[..needed];
+    Ok(match (frame.encoding, least.map_or(1, |least| divisor(size, least))) {
+        (Encoding::Yuyv, 1) => {
+            Luma { width, height, pixels: bytes.chunks_exact(2).map(|pair| pair[0]).collect() }
+        }
+        (Encoding::Yuyv, divisor) => reduced::<2>(bytes, size, divisor),
+        (_, 1) => Luma { width, height, pixels: bytes[..width * height].to_vec() },
+        (_, divisor) => reduced::<1>(bytes, size, divisor),
+    })
 }
 
 /// Whether `bytes` begin and end as a JPEG does: the cheap check for a frame torn in transfer.
