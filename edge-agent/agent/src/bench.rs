@@ -5,6 +5,7 @@
 //! else the machine does falsifies them least; waiting times are wall time.
 
 mod asking;
+mod capture;
 mod cost;
 mod finding;
 mod report;
@@ -16,7 +17,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use report::{Report, Row};
 use std::{
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -38,7 +39,10 @@ use std::{
 ///
 /// What it writes lies in the directory for temporary files (TMPDIR) and is removed.
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct BenchArguments {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// One JSON object with the rows.
     #[arg(long)]
     pub json: bool,
@@ -55,11 +59,31 @@ pub struct BenchArguments {
     pub bundle: Option<PathBuf>,
 }
 
+#[derive(clap::Subcommand)]
+enum Command {
+    // What its arguments say of it is longer than a line, and a line here would hide it.
+    Capture(capture::CaptureArguments),
+    #[command(hide = true)]
+    WatchStream(capture::WatchArguments),
+}
+
 /// Measures, and says what came of it; a target that is missed is said, not an error.
+///
+/// `config_file` and `data_dir` are those that were given on the command line.
 ///
 /// # Errors
 /// If a room cannot be opened, or what was measured did not happen as it must.
-pub fn run(mut config: Config, arguments: BenchArguments) -> Result<()> {
+pub fn run(
+    mut config: Config,
+    arguments: BenchArguments,
+    config_file: Option<&PathBuf>,
+    data_dir: Option<&Path>,
+) -> Result<()> {
+    match &arguments.command {
+        Some(Command::Capture(arguments)) => return capture::run(arguments, data_dir, config_file),
+        Some(Command::WatchStream(arguments)) => return capture::watch(config, arguments),
+        None => {}
+    }
     if let Some(bundle) = arguments.bundle {
         config.inquiry.bundle = bundle;
     }

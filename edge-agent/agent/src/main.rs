@@ -103,8 +103,8 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         return doctor::run_without_config(error, arguments, &mut io::stdout().lock());
     }
     let mut config = loaded?;
-    if let Some(dir) = arguments.data_dir {
-        config.device.data_dir = dir;
+    if let Some(dir) = &arguments.data_dir {
+        config.device.data_dir = dir.clone();
     }
     start_logging(&config.log.level);
     match arguments.command.unwrap_or(Command::Run(run::RunArguments::default())) {
@@ -116,7 +116,9 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Doctor(arguments) => {
             return doctor::run(&config, &arguments, &mut io::stdout().lock());
         }
-        Command::Bench(arguments) => bench::run(config, arguments)?,
+        Command::Bench(bench) => {
+            bench::run(config, bench, arguments.config.as_ref(), arguments.data_dir.as_deref())?;
+        }
         Command::Config(arguments) => print_config(&arguments)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -19,6 +19,7 @@ use crate::{
 use anyhow::{Result, ensure};
 use bundle::Bundle;
 use event_log::{EventRow, Phase};
+use frame_store::StoreStats;
 use hal_camera::{Camera, CameraError, CameraId, Capture, Span};
 use hal_sim::SimCamera;
 use inquiry::Inquirer;
@@ -54,7 +55,14 @@ pub(super) fn measure(
     minutes: u32,
     under_way: &UnderWay,
 ) -> Result<Vec<Row>> {
-    let mut watch = |camera| watched(config, bundle, inquirer, camera, &under_way.stop);
+    let mut watch = |camera: SimCamera| {
+        let place = scratch()?;
+        let mut config = config.clone();
+        config.device.data_dir = place.path().to_owned();
+        let pace = if camera.is_live() { Pace::Live } else { Pace::Replay };
+        let watched = watched(&config, bundle, inquirer, camera, pace, &under_way.stop)?;
+        anyhow::Ok(watched.taken)
+    };
     under_way.now("watching without inquiries");
     let mut pairs = vec![];
     for seed in FIRST_SEED..FIRST_SEED + PAIRS {
@@ -85,8 +93,8 @@ pub(super) fn measure(
 
 /// What so many frames took.
 #[derive(Clone, Copy, Debug)]
-struct Taken {
-    frames: u64,
+pub(super) struct Taken {
+    pub frames: u64,
     cpu_ms: f64,
     wall_ms: f64,
 }
@@ -102,23 +110,33 @@ fn percent(ms_per_frame: f64) -> f64 {
     ms_per_frame * FRAMES_PER_S / 1e3 * 100.0
 }
 
-/// Watches `camera` to its end, in a fresh data directory.
-fn watched(
+/// What came of watching a camera to its end.
+pub(super) struct WatchedToEnd {
+    /// Frames that were stored, and what they took.
+    pub taken: Taken,
+    /// Frames that came faster than they could be stored.
+    pub dropped: u64,
+    /// The store at the end.
+    pub store: StoreStats,
+}
+
+/// Watches `camera` to its end without an inquiry, in the data directory of `config`.
+///
+/// # Errors
+/// If a room cannot be opened, or the watch fails.
+pub(super) fn watched<C: Camera + 'static>(
     config: &Config,
     bundle: &Bundle,
     inquirer: &mut Inquirer,
-    camera: SimCamera,
+    camera: C,
+    pace: Pace,
     stop: &Arc<AtomicBool>,
-) -> Result<Taken> {
-    let place = scratch()?;
-    let mut config = config.clone();
-    config.device.data_dir = place.path().to_owned();
-    let (store, _) = parts::store(&config)?;
+) -> Result<WatchedToEnd> {
+    let (store, _) = parts::store(config)?;
     let (log, _) = parts::log(&config.device.data_dir)?;
-    let terms = run::terms(&config, bundle, inquirer);
+    let terms = run::terms(config, bundle, inquirer);
     let mut concluder = Concluder::new(&store, log, terms, Box::new(Nobody));
-    let plan = undisturbed(run::plan(&config));
-    let pace = if camera.is_live() { Pace::Live } else { Pace::Replay };
+    let plan = undisturbed(run::plan(config));
     let over = Arc::new(AtomicBool::new(false));
     let camera = Box::new(Ending { camera, over: over.clone(), stop: stop.clone() });
     let cameras = vec![Watched { id: CameraId(0), camera, pace, normal: String::new() }];
@@ -128,7 +146,8 @@ fn watched(
     store.close()?;
     let (cpu_ms, wall_ms) = (cpu_ms() - before_ms, begun.elapsed().as_secs_f64() * 1e3);
     ensure!(tally.inquiries == 0, "{} inquiries were made while watching", tally.inquiries);
-    Ok(Taken { frames: tally.frames, cpu_ms, wall_ms })
+    let taken = Taken { frames: tally.frames, cpu_ms, wall_ms };
+    Ok(WatchedToEnd { taken, dropped: tally.frames_dropped, store: store.stats() })
 }
 
 /// The same plan with a sentinel that does all of its work and never wakes.
@@ -152,14 +171,14 @@ fn rendered(mut camera: SimCamera) -> Result<Taken> {
 
 /// A camera at whose end the watch is over: otherwise the path inquires about the end of every
 /// recording. The watch is told before the last frames are taken; they are still stored and scored.
-struct Ending {
-    camera: SimCamera,
+struct Ending<C> {
+    camera: C,
     over: Arc<AtomicBool>,
     /// The process is to stop, and with it the camera.
     stop: Arc<AtomicBool>,
 }
 
-impl Camera for Ending {
+impl<C: Camera> Camera for Ending<C> {
     fn capture(&mut self) -> Result<Capture, CameraError> {
         let captured = match self.stop.load(Ordering::Relaxed) {
             true => Ok(Capture::End),
