@@ -7,6 +7,7 @@
 mod bench;
 mod builtin;
 mod camera;
+mod cameras;
 mod conclude;
 mod config;
 mod docket;
@@ -68,6 +69,8 @@ enum Command {
     Replay(replay::ReplayArguments),
     /// Check the device and say what is wrong with it.
     Doctor(doctor::DoctorArguments),
+    /// List the cameras of this board, their formats, and what is wrong with each.
+    Cameras(cameras::CamerasArguments),
     // What its arguments say of it is longer than a line, and a line here would hide it.
     Bench(bench::BenchArguments),
     /// Check or print the configuration.
@@ -116,6 +119,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Doctor(arguments) => {
             return doctor::run(&config, &arguments, &mut io::stdout().lock());
         }
+        Command::Cameras(arguments) => cameras::run(&arguments, &mut io::stdout().lock())?,
         Command::Bench(bench) => {
             bench::run(config, bench, arguments.config.as_ref(), arguments.data_dir.as_deref())?;
         }

@@ -248,6 +248,7 @@ fn keep(
 /// Gate → docket: the sentinel says when a look is worth its cost.
 fn gate(plan: &Plan, frames: Receiver<Seen>, docket: &Shared) {
     let mut sentinels: Vec<(CameraId, Sentinel, Option<MediaTime>)> = vec![];
+    let mut ration = Ration::default();
     for seen in frames {
         let at = sentinels.iter().position(|s| s.0 == seen.camera).unwrap_or_else(|| {
             sentinels.push((seen.camera, Sentinel::new(plan.sentinel.clone()), None));
@@ -265,10 +266,13 @@ fn gate(plan: &Plan, frames: Receiver<Seen>, docket: &Shared) {
             continue;
         };
         *newest = Some(frame.media_time);
-        let scored =
-            sentinel.wants_next().then(|| decode_luma_scaled(&frame, sentinel.least_size()));
+        let wanted = sentinel.wants_next() && ration.lets_through(plan.signs.frames_permille());
+        let scored = wanted.then(|| decode_luma_scaled(&frame, sentinel.least_size()));
         let wake = match scored.and_then(Result::ok) {
-            Some(luma) => sentinel.watch(&luma, frame.media_time).wake,
+            Some(luma) => {
+                plan.signs.ambient(luma.mean());
+                sentinel.watch(&luma, frame.media_time).wake
+            }
             None => sentinel.pass(frame.media_time).wake,
         };
         let mut open = docket.lock();
@@ -287,6 +291,21 @@ fn gate(plan: &Plan, frames: Receiver<Seen>, docket: &Shared) {
     }
     docket.over.store(true, Ordering::Relaxed);
     docket.changed.notify_all();
+}
+
+/// Lets a share through, evenly: what is looked at under heat must not come in bursts.
+#[derive(Default)]
+struct Ration {
+    permille: u32,
+}
+
+impl Ration {
+    fn lets_through(&mut self, share_permille: u16) -> bool {
+        self.permille += u32::from(share_permille);
+        let through = self.permille >= 1000;
+        self.permille %= 1000;
+        through
+    }
 }
 
 /// Docket → inquiry → conclusion. Returns the number of inquiries.
@@ -436,5 +455,23 @@ impl Shared {
             Ok((guard, _)) => guard,
             Err(poisoned) => poisoned.into_inner().0,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ration_lets_its_share_through_evenly() {
+        let mut ration = Ration::default();
+        let through =
+            |ration: &mut Ration, share| (0..8).map(|_| ration.lets_through(share)).collect();
+        let all: Vec<bool> = through(&mut ration, 1000);
+        assert_eq!(all, [true; 8]);
+        let half: Vec<bool> = through(&mut ration, 500);
+        assert_eq!(half, [false, true, false, true, false, true, false, true]);
+        let none: Vec<bool> = through(&mut ration, 0);
+        assert_eq!(none, [false; 8]);
     }
 }

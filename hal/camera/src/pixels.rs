@@ -106,6 +106,12 @@ pub fn encode_luma_jpeg(luma: &Luma, quality: u8) -> Vec<u8> {
 }
 
 impl Luma {
+    /// The mean brightness, 0 black to 1 white; not a number for a picture without pixels.
+    pub fn mean(&self) -> f32 {
+        let sum: u64 = self.pixels.iter().map(|&p| u64::from(p)).sum();
+        (sum as f64 / self.pixels.len() as f64 / 255.0) as f32
+    }
+
     /// The picture at another size, each output pixel the mean of the input pixels that it covers
     /// (an area filter: no aliasing when shrinking; nearest pixel when enlarging).
     pub fn resized(&self, width: usize, height: usize) -> Luma {

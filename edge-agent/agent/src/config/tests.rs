@@ -31,6 +31,7 @@ fn every_key_of_the_printed_default_is_explained() {
         let other = match value {
             "false" => "true".into(),
             "\"info\"" => "\"debug\"".into(),
+            "\"alert\"" => "\"never\"".into(),
             text if text.starts_with('"') => format!("\"x{}", &text[1..]),
             "0.5" => "0.6".into(),
             "0.2" => "0.3".into(),
@@ -108,7 +109,7 @@ fn every_mistake_is_named_with_its_line_and_what_would_be_right() {
         (
             "[qqq]\n",
             "line 1: there is no section [qqq]; there are device, camera, store, sentinel, inquiry, \
-             events, log",
+             events, board, log",
         ),
         (
             "threads = 2",
