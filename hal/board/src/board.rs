@@ -262,6 +262,10 @@ impl<O: OutputPin, I: InputPin, P: SetDutyCycle> Board<O, I, P> {
                     .is_some_and(|o| o.force(now, false, |pin| pin.set_state(light_off))),
             ),
         ];
+        if self.relay.0.is_on() {
+            self.relay.0.wrote(now, false);
+            self.tell(What::RelayOff { reason: RelayOffReason::Released });
+        }
         for (line, _) in failed.into_iter().filter(|(_, failed)| *failed) {
             self.tell(What::LineFailed { line });
         }

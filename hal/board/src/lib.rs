@@ -12,6 +12,9 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+#[cfg(test)]
+extern crate std;
+
 mod board;
 mod debounce;
 mod events;

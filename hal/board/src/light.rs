@@ -141,3 +141,127 @@ impl Light {
         self.shown.map(|(pattern, _)| pattern)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{AlarmRequest, STEP_MS};
+    use Pattern::*;
+    use std::{string::String, vec::Vec};
+
+    const WATCHING: Told = Told {
+        watching: true,
+        inquiring: false,
+        updating: false,
+        identify: false,
+        camera_trouble: false,
+        store_trouble: false,
+        alarm: None,
+        ambient: None,
+        temperature: crate::Temperature::NoSensor,
+        progress: crate::Progress {
+            capture: [crate::Pace::Idle; 4],
+            store: crate::Pace::Idle,
+            inquiry: crate::Pace::Idle,
+        },
+    };
+
+    #[test]
+    fn the_most_urgent_of_what_holds_is_shown() {
+        let alarm = Some(AlarmRequest(1));
+        for (told, relay_on, expected) in [
+            (Told::default(), false, Booting),
+            (WATCHING, false, Watching),
+            (Told { inquiring: true, ..WATCHING }, false, Inquiring),
+            (Told { inquiring: true, ..Told::default() }, false, Booting),
+            (Told { store_trouble: true, inquiring: true, ..WATCHING }, false, StoreTrouble),
+            (Told { store_trouble: true, ..Told::default() }, false, StoreTrouble),
+            (Told { store_trouble: true, camera_trouble: true, ..WATCHING }, false, CameraTrouble),
+            (Told { updating: true, camera_trouble: true, ..WATCHING }, false, Updating),
+            (Told { updating: true, alarm, ..WATCHING }, false, Alarm),
+            (WATCHING, true, Alarm),
+            (Told { identify: true, alarm, ..WATCHING }, true, Identify),
+        ] {
+            assert_eq!(Pattern::of(&told, relay_on), expected, "{told:?}, relay {relay_on}");
+        }
+    }
+
+    #[test]
+    fn the_list_of_all_patterns_is_in_the_order_of_urgency() {
+        assert!(Pattern::ALL.is_sorted());
+    }
+
+    /// What is seen of a pattern: `#` for each step with the lamp on.
+    fn seen(pattern: Pattern) -> String {
+        let steps = (0..pattern.cycle_ms()).step_by(STEP_MS as usize * 2);
+        steps.map(|ms| if pattern.is_on(ms) { '#' } else { '.' }).collect()
+    }
+
+    #[test]
+    fn each_pattern_looks_as_its_table_says() {
+        for (pattern, expected) in [
+            (Watching, "#............................."),
+            (Booting, "##########.........."),
+            (CameraTrouble, "###...###...###.................."),
+            (StoreTrouble, "###...###...###...###.................."),
+            (Updating, "##################.."),
+            (Alarm, "##.."),
+            (Identify, "########..##.."),
+        ] {
+            assert_eq!(seen(pattern), expected, "{pattern:?}");
+        }
+        let flashes: Vec<bool> =
+            [0, 99, 100, 349, 350, 449, 450, 2999, 3000].map(|ms| Inquiring.is_on(ms)).into();
+        assert_eq!(flashes, [true, true, false, false, true, true, false, false, true]);
+    }
+
+    /// Flashes of a cycle, cycles of a minute, and percent of the time that the lamp is on.
+    fn traits(pattern: Pattern) -> [u64; 3] {
+        let on: u64 = pattern.phases_ms().iter().step_by(2).map(|&ms| u64::from(ms)).sum();
+        let flashes = pattern.phases_ms().len() as u64 / 2;
+        [flashes, 60_000 / pattern.cycle_ms(), 100 * on / pattern.cycle_ms()]
+    }
+
+    #[test]
+    fn a_person_can_tell_any_two_patterns_apart() {
+        for one in Pattern::ALL {
+            for other in Pattern::ALL.into_iter().filter(|other| *other != one) {
+                let [a, b] = [traits(one), traits(other)];
+                let counted = a[0] != b[0];
+                let much_quicker = a[1] >= 3 * b[1] || b[1] >= 3 * a[1];
+                let much_brighter = a[2].abs_diff(b[2]) >= 30;
+                assert!(counted || much_quicker || much_brighter, "{one:?} and {other:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_phase_falls_between_two_steps_and_no_pattern_flickers() {
+        for pattern in Pattern::ALL {
+            let phases = pattern.phases_ms();
+            assert_eq!(phases.len() % 2, 0, "{pattern:?} ends off");
+            assert!(phases.iter().all(|&ms| u64::from(ms) >= 2 * STEP_MS), "{pattern:?}");
+            let [flashes, cycles, _] = traits(pattern);
+            assert!(flashes * cycles < 3 * 60, "{pattern:?} flashes three times a second");
+        }
+    }
+
+    #[test]
+    fn what_is_less_urgent_waits_for_the_end_of_the_cycle_and_what_is_more_does_not() {
+        let mut light = Light::default();
+        let mut shown = |ms, pattern| {
+            let on = light.step(Millis(ms), pattern);
+            (light.shown(), on)
+        };
+        assert_eq!(shown(10_000, CameraTrouble), (Some(CameraTrouble), true));
+        assert_eq!(shown(10_700, Watching), (Some(CameraTrouble), true), "its second flash");
+        assert_eq!(shown(13_250, Watching), (Some(CameraTrouble), false));
+        assert_eq!(shown(13_300, Watching), (Some(Watching), true), "a cycle of 3.3 s is over");
+        assert_eq!(shown(13_450, Watching), (Some(Watching), false));
+        assert_eq!(shown(13_500, Alarm), (Some(Alarm), true), "at once, from its beginning");
+        // Many cycles on, the present one still ends as a whole.
+        assert_eq!(shown(113_700, Alarm), (Some(Alarm), false));
+        assert_eq!(shown(113_750, Watching), (Some(Alarm), false));
+        assert_eq!(shown(113_900, Watching), (Some(Watching), true));
+    }
+}

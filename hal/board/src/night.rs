@@ -45,6 +45,10 @@ impl Default for NightOptions {
     }
 }
 
+/// Without a level for so long, in milliseconds, it is not known to have lasted. Pictures that come
+/// once in a few seconds are enough.
+const GAP_MS: u64 = 5_000;
+
 /// Full brightness, in thousandths.
 pub(crate) const FULL_PERMILLE: u16 = 1000;
 
@@ -54,6 +58,8 @@ pub struct Night {
     night: bool,
     /// Since when the level has asked for the other state.
     leaning: Option<Millis>,
+    /// When a level was last known.
+    known: Option<Millis>,
     /// When it last became day, and how long the level had to ask for that; doubled by a recoil.
     dawned: Option<Millis>,
     doubled: u32,
@@ -84,6 +90,10 @@ impl Night {
 
     fn lean(&mut self, options: &NightOptions, now: Millis, ambient: Option<f32>) {
         let Some(level) = ambient else { return };
+        let known = self.known.replace(now);
+        if known.is_none_or(|at| now.since(at) >= GAP_MS) {
+            self.leaning = None;
+        }
         let leans =
             if self.night { level > options.day_above } else { level < options.night_below };
         if !leans {
@@ -134,5 +144,126 @@ impl Night {
         // Heat does not wait for a ramp.
         self.micro = ramped.min(u32::from(cap_permille) * 1000);
         (self.micro / 1000) as u16
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec::Vec;
+
+    /// When night falls (`true`) and day breaks, where each level holds until the next entry;
+    /// a step a second.
+    fn turns(levels: &[(u64, Option<f32>)], until_s: u64) -> Vec<(u64, bool)> {
+        let mut night = Night::default();
+        let mut turns = Vec::new();
+        for s in 0..until_s {
+            let level = levels.iter().rev().find(|(at, _)| *at <= s).and_then(|(_, level)| *level);
+            let before = night.is_night();
+            night.step(&NightOptions::default(), Millis(s * 1000), level, FULL_PERMILLE);
+            if night.is_night() != before {
+                turns.push((s, night.is_night()));
+            }
+        }
+        turns
+    }
+
+    #[test]
+    fn night_falls_when_it_has_been_dark_and_day_breaks_when_it_has_been_light() {
+        for (why, levels, expected) in [
+            ("light", &[(0, Some(0.5))][..], &[][..]),
+            ("dusk is day to whom comes from the day", &[(0, Some(0.5)), (10, Some(0.2))], &[]),
+            ("dark", &[(0, Some(0.1))], &[(10, true)]),
+            ("at the very level it is not dark", &[(0, Some(0.12))], &[]),
+            ("a hand before the lens", &[(0, Some(0.5)), (50, Some(0.0)), (59, Some(0.5))], &[]),
+            (
+                "dusk is night to whom comes from the night",
+                &[(0, Some(0.1)), (20, Some(0.3))],
+                &[(10, true)],
+            ),
+            ("headlights", &[(0, Some(0.1)), (100, Some(0.9)), (159, Some(0.1))], &[(10, true)]),
+            ("morning", &[(0, Some(0.1)), (100, Some(0.9))], &[(10, true), (160, false)]),
+            ("nothing known", &[(0, None)], &[]),
+            ("what is no level is not known", &[(0, Some(f32::NAN)), (50, Some(-1.0))], &[]),
+            ("unknown for a moment", &[(0, Some(0.1)), (5, None), (8, Some(0.1))], &[(10, true)]),
+            ("unknown for longer", &[(0, Some(0.1)), (5, None), (60, Some(0.1))], &[(70, true)]),
+            ("a camera lost at night stays at night", &[(0, Some(0.1)), (20, None)], &[(10, true)]),
+        ] {
+            assert_eq!(turns(levels, 300), expected, "{why}");
+        }
+    }
+
+    #[test]
+    fn a_day_that_was_the_illuminators_own_light_has_to_last_longer_each_time() {
+        // Lit by itself the picture is light; without, dark.
+        let (mut night, options) = (Night::default(), NightOptions::default());
+        let mut dawns = Vec::new();
+        for s in 0..6 * 3600_u64 {
+            let level = if night.is_night() { 0.8 } else { 0.05 };
+            let before = night.is_night();
+            night.step(&options, Millis(s * 1000), Some(level), FULL_PERMILLE);
+            if before && !night.is_night() {
+                dawns.push(s);
+            }
+        }
+        let waits: Vec<u64> = dawns.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert_eq!(waits[..4], [132, 252, 492, 972], "twice as long each time");
+        assert_eq!(waits.last(), Some(&1812), "but never longer than half an hour");
+        // A real day, and the next evening is a plain one.
+        for s in 0..3600 {
+            night.step(&options, Millis((30_000 + s) * 1000), Some(0.9), FULL_PERMILLE);
+        }
+        assert!(!night.is_night());
+        for s in 0..11 {
+            night.step(&options, Millis((40_000 + s) * 1000), Some(0.05), FULL_PERMILLE);
+        }
+        assert!(night.is_night());
+        assert_eq!(night.doubled, 0);
+    }
+
+    #[test]
+    fn the_illuminator_ramps_up_and_down_and_obeys_the_heat_at_once() {
+        let options = NightOptions { night_after_ms: 0, day_after_ms: 0, ..Default::default() };
+        let mut night = Night::default();
+        for (ms, level, cap, expected) in [
+            (0, 0.9, 1000, 0),
+            (50, 0.0, 1000, 25),
+            (100, 0.0, 1000, 50),
+            (1100, 0.0, 1000, 550),
+            (2000, 0.0, 1000, 1000),
+            (9000, 0.0, 1000, 1000),
+            (9050, 0.0, 500, 500),
+            (9100, 0.0, 0, 0),
+            (9150, 0.0, 0, 0),
+            (10_150, 0.0, 1000, 500),
+            (12_000, 0.0, 1000, 1000),
+            (12_500, 0.9, 1000, 750),
+            (20_000, 0.9, 1000, 0),
+        ] {
+            let permille = night.step(&options, Millis(ms), Some(level), cap);
+            assert_eq!(permille, expected, "at {ms} ms");
+        }
+    }
+
+    #[test]
+    fn a_ramp_in_steps_of_less_than_a_thousandth_gets_there() {
+        let options = NightOptions { night_after_ms: 0, ramp_ms: 600_000, ..Default::default() };
+        let mut night = Night::default();
+        let ramped = (0..12_100).map(|i| night.step(&options, Millis(i * 50), Some(0.0), 1000));
+        assert_eq!(ramped.last(), Some(1000));
+    }
+
+    #[test]
+    fn the_brightness_is_what_was_chosen_and_a_ramp_of_no_time_jumps() {
+        for (brightness_permille, expected) in [(300, 300), (0, 0), (5000, 1000)] {
+            let options = NightOptions {
+                night_after_ms: 0,
+                ramp_ms: 0,
+                brightness_permille,
+                ..Default::default()
+            };
+            let mut night = Night::default();
+            assert_eq!(night.step(&options, Millis(7), Some(0.0), 1000), expected);
+        }
     }
 }

@@ -204,13 +204,13 @@ impl Thermal {
             }
             Temperature::NoSensor => None,
             Temperature::Unread | Temperature::MilliCelsius(_) => {
-                self.cool_since = None;
                 self.invalid = self.invalid.saturating_add(1);
                 let valid_at = *self.valid_at.get_or_insert(now);
                 if self.lost || now.since(valid_at) < options.missing_after_ms {
                     return None;
                 }
                 self.lost = true;
+                self.cool_since = None;
                 Some(ThermalChange::SensorLost { invalid: self.invalid })
             }
         }
@@ -246,5 +246,132 @@ fn below(level: ThrottleLevel) -> ThrottleLevel {
         ThrottleLevel::Critical => ThrottleLevel::Hot,
         ThrottleLevel::Hot => ThrottleLevel::Warm,
         ThrottleLevel::Warm | ThrottleLevel::Normal => ThrottleLevel::Normal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ThrottleLevel::{Critical, Hot, Normal, Warm};
+    use std::vec::Vec;
+
+    /// The levels that degrees lead to, each held until the next entry; a step a second.
+    fn levels(degrees: &[(u64, i32)], until_s: u64) -> Vec<(u64, ThrottleLevel)> {
+        let mut thermal = Thermal::default();
+        let mut levels = Vec::new();
+        for s in 0..until_s {
+            let degrees = degrees.iter().rev().find(|(at, _)| *at <= s).map_or(20, |(_, c)| *c);
+            let reading = Temperature::MilliCelsius(degrees * 1000);
+            let change = thermal.step(&ThermalOptions::default(), Millis(s * 1000), reading);
+            if let Some(ThermalChange::Level { to, .. }) = change {
+                assert_eq!(to, thermal.level());
+                levels.push((s, to));
+            }
+        }
+        levels
+    }
+
+    #[test]
+    fn heat_counts_at_once_and_coolness_when_it_has_lasted() {
+        for (why, degrees, expected) in [
+            ("cool", &[(0, 20)][..], &[][..]),
+            ("frost", &[(0, -40)], &[]),
+            ("just below warm", &[(0, 74)], &[]),
+            ("warm", &[(0, 50), (5, 75)], &[(5, Warm)]),
+            ("from normal to critical", &[(0, 50), (5, 93)], &[(5, Critical)]),
+            ("within the hysteresis it stays", &[(0, 75), (5, 71)], &[(0, Warm)]),
+            (
+                "cool for less than its time",
+                &[(0, 75), (5, 60), (34, 72), (35, 60)],
+                &[(0, Warm), (65, Normal)],
+            ),
+            (
+                "one level at a time",
+                &[(0, 95), (10, 20)],
+                &[(0, Critical), (40, Hot), (70, Warm), (100, Normal)],
+            ),
+            (
+                "heat comes back on the way down",
+                &[(0, 95), (10, 20), (45, 86)],
+                &[(0, Critical), (40, Hot)],
+            ),
+            (
+                "cool enough for the level below only",
+                &[(0, 93), (10, 84)],
+                &[(0, Critical), (40, Hot)],
+            ),
+        ] {
+            assert_eq!(levels(degrees, 200), expected, "{why}");
+        }
+    }
+
+    #[test]
+    fn without_valid_readings_the_level_stays_and_the_loss_is_told_once() {
+        use Temperature::{MilliCelsius, NoSensor, Unread};
+        let mut thermal = Thermal::default();
+        let options = ThermalOptions::default();
+        let mut told = Vec::new();
+        for s in 0..120_u64 {
+            let reading = match s {
+                0 => MilliCelsius(90_000),
+                1..10 => Unread,
+                10 => MilliCelsius(90_000),
+                11..50 => MilliCelsius(-273_000),
+                50..60 => MilliCelsius(850_000),
+                60..70 => NoSensor,
+                _ => MilliCelsius(90_000),
+            };
+            let change = thermal.step(&options, Millis(s * 1000), reading);
+            told.extend(change.map(|change| (s, change)));
+            assert_eq!(thermal.level(), Hot, "at {s} s");
+        }
+        let (from, to, at_mc) = (Normal, Hot, 90_000);
+        let expected = [
+            (0, ThermalChange::Level { from, to, at_mc }),
+            (40, ThermalChange::SensorLost { invalid: 30 }),
+            (70, ThermalChange::SensorFound { invalid: 49 }),
+        ];
+        assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn a_sensor_that_fails_every_other_time_does_not_keep_a_cool_board_throttled() {
+        let mut thermal = Thermal::default();
+        let options = ThermalOptions::default();
+        for s in 0..40_u64 {
+            let reading = match s {
+                0 => Temperature::MilliCelsius(80_000),
+                _ if s % 2 == 0 => Temperature::Unread,
+                _ => Temperature::MilliCelsius(50_000),
+            };
+            thermal.step(&options, Millis(s * 1000), reading);
+        }
+        assert_eq!(thermal.level(), Normal);
+    }
+
+    #[test]
+    fn a_sensor_that_never_answers_is_told_and_a_board_without_one_is_not() {
+        let mut thermal = Thermal::default();
+        let mut told = |s: u64, reading| {
+            thermal.step(&ThermalOptions::default(), Millis(s * 1000), reading).is_some()
+        };
+        assert!((0..100).all(|s| !told(s, Temperature::NoSensor)));
+        assert!((100..130).all(|s| !told(s, Temperature::Unread)));
+        assert!(told(130, Temperature::Unread));
+        assert!((131..200).all(|s| !told(s, Temperature::Unread)));
+    }
+
+    #[test]
+    fn a_hotter_level_never_asks_for_more() {
+        let options = ThermalOptions::default();
+        let asks = [Normal, Warm, Hot, Critical].map(|level| {
+            let asks = options.asks_of(level);
+            [asks.frames_permille, asks.inquiries_permille, asks.infrared_permille]
+        });
+        for (column, name) in ["frames", "inquiries", "infrared"].into_iter().enumerate() {
+            assert!(asks.is_sorted_by(|a, b| a[column] >= b[column]), "{name}: {asks:?}");
+        }
+        assert_eq!(asks[3][2], 0, "critical heat and the illuminator's do not go together");
+        assert!(asks[3][0] > 0, "footage is kept whatever the heat");
     }
 }

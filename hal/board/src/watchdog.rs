@@ -199,3 +199,126 @@ impl Silence {
         Some(PartChange::Stuck(part, silent_ms))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec::Vec as List;
+
+    const OPTIONS: WatchdogOptions = WatchdogOptions {
+        grace_ms: 10_000,
+        capture_ms: 5_000,
+        store_ms: 8_000,
+        inquiry_ms: 60_000,
+        kick_every_ms: 1_000,
+    };
+
+    /// What is told, and when a kick is given; a step each 500 ms.
+    fn watch(
+        until_ms: u64,
+        progress: impl Fn(u64) -> Progress,
+    ) -> (List<(u64, PartChange)>, List<u64>) {
+        let mut watchdog = Watchdog::default();
+        let (mut told, mut kicks) = (List::new(), List::new());
+        for ms in (0..until_ms).step_by(500) {
+            let (kick, changes) = watchdog.step(&OPTIONS, Millis(ms), &progress(ms));
+            told.extend(changes.into_iter().map(|change| (ms, change)));
+            assert!(!(kick && watchdog.is_stuck()), "kicked for a part that is stuck at {ms} ms");
+            kicks.extend(kick.then_some(ms));
+        }
+        (told, kicks)
+    }
+
+    /// All parts move, with two cameras.
+    fn all(ms: u64) -> Progress {
+        let count = Pace::Count(ms);
+        Progress { capture: [count, count, Pace::Idle, Pace::Idle], store: count, inquiry: count }
+    }
+
+    /// A part that stops after 20 s, and goes on after 100 s.
+    fn stops(ms: u64) -> Pace {
+        Pace::Count(if ms >= 100_000 { ms } else { ms.min(20_000) })
+    }
+
+    #[test]
+    fn while_all_parts_move_it_is_kicked_no_more_often_than_asked() {
+        let (told, kicks) = watch(60_000, all);
+        assert_eq!(told, []);
+        assert_eq!(kicks, (0..60_000).step_by(1000).collect::<List<u64>>());
+    }
+
+    #[test]
+    fn the_part_that_stands_still_is_named_and_ends_the_kicks_until_it_moves() {
+        for (part, stuck_ms) in [
+            (Part::Capture(0), 25_000),
+            (Part::Capture(1), 25_000),
+            (Part::Store, 28_000),
+            (Part::Inquiry, 80_000),
+        ] {
+            let (told, kicks) = watch(120_000, |ms| {
+                let mut progress = all(ms);
+                match part {
+                    Part::Capture(camera) => progress.capture[usize::from(camera)] = stops(ms),
+                    Part::Store => progress.store = stops(ms),
+                    Part::Inquiry => progress.inquiry = stops(ms),
+                }
+                progress
+            });
+            let expected = [
+                (stuck_ms, PartChange::Stuck(part, stuck_ms - 20_000)),
+                (100_000, PartChange::Recovered(part, 80_000)),
+            ];
+            assert_eq!(told, expected);
+            assert!(kicks.contains(&(stuck_ms - 1000)), "{part:?}");
+            assert!(!kicks.iter().any(|ms| (stuck_ms..100_000).contains(ms)), "{part:?}");
+            assert!(kicks.contains(&100_000), "{part:?}");
+        }
+    }
+
+    #[test]
+    fn an_idle_part_is_not_waited_for_and_its_patience_begins_with_its_work() {
+        let (told, _) = watch(200_000, |ms| Progress {
+            inquiry: if ms < 100_000 { Pace::Idle } else { Pace::Count(0) },
+            ..all(ms)
+        });
+        assert_eq!(told, [(160_000, PartChange::Stuck(Part::Inquiry, 60_000))]);
+    }
+
+    #[test]
+    fn a_stuck_part_is_not_freed_by_being_called_idle() {
+        let (told, kicks) = watch(200_000, |ms| Progress {
+            inquiry: if ms < 100_000 { Pace::Count(7) } else { Pace::Idle },
+            ..all(ms)
+        });
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(kicks.last() < Some(&100_000));
+    }
+
+    #[test]
+    fn the_grace_after_the_start_is_counted_before_any_patience() {
+        let (told, kicks) = watch(20_000, |_| Progress::default());
+        let expected = [
+            (15_000, PartChange::Stuck(Part::Capture(0), 5_000)),
+            (18_000, PartChange::Stuck(Part::Store, 8_000)),
+        ];
+        assert_eq!(told, expected);
+        assert_eq!(kicks.last(), Some(&14_000));
+    }
+
+    #[test]
+    fn parts_are_not_blamed_for_a_board_that_was_held_up() {
+        let mut watchdog = Watchdog::default();
+        for ms in (0..20_000).step_by(500) {
+            watchdog.step(&OPTIONS, Millis(ms), &all(ms));
+        }
+        let frozen = all(19_500);
+        let (kick, changes) = watchdog.step(&OPTIONS, Millis(3_600_000), &frozen);
+        assert!(kick && changes.is_empty(), "nobody else ran either");
+        // But steps that always come late do not make patience endless.
+        let stuck: List<u64> = (1..100)
+            .map(|i| 3_600_000 + i * 3_000)
+            .filter(|&ms| !watchdog.step(&OPTIONS, Millis(ms), &frozen).1.is_empty())
+            .collect();
+        assert_eq!(stuck, [3_612_000, 3_621_000, 3_777_000]);
+    }
+}
