@@ -1,6 +1,6 @@
 //! The board: its machines on its pins.
 
-use crate::debounce::{Debounce, DebounceOptions, Edge};
+use crate::debounce::{Debounce, Edge};
 use crate::line::{Input, LineChange, Output};
 use crate::night::FULL_PERMILLE;
 use crate::watchdog::PartChange;
@@ -44,14 +44,28 @@ impl<O, I, P> Default for Pins<O, I, P> {
 pub struct Board<O, I, P> {
     options: BoardOptions,
     now: Millis,
-    light: (Light, Option<Output<O, bool>>),
-    relay: (Relay, Option<Output<O, bool>>),
-    night: (Night, Option<Output<P, u16>>),
-    tamper: (Debounce, Option<Input<I>>),
-    door: (Debounce, Option<Input<I>>),
-    thermal: (Thermal, Option<Millis>),
+    light: Fitted<Light, Output<O, bool>>,
+    relay: Fitted<Relay, Output<O, bool>>,
+    night: Fitted<Night, Output<P, u16>>,
+    tamper: Fitted<Debounce, Input<I>>,
+    door: Fitted<Debounce, Input<I>>,
+    thermal: Thermal,
+    temperature_taken: Option<Millis>,
     watchdog: Watchdog,
     events: EventQueue,
+}
+
+/// A machine and the line that it works, if the board has it.
+#[derive(Debug)]
+struct Fitted<M, L> {
+    machine: M,
+    line: Option<L>,
+}
+
+impl<M: Default, L> Fitted<M, L> {
+    fn new(line: Option<L>) -> Self {
+        Self { machine: M::default(), line }
+    }
 }
 
 impl<O: OutputPin, I: InputPin, P: SetDutyCycle> Board<O, I, P> {
@@ -61,12 +75,13 @@ impl<O: OutputPin, I: InputPin, P: SetDutyCycle> Board<O, I, P> {
         Ok(Self {
             options,
             now: Millis::default(),
-            light: (Light::default(), pins.light.map(Output::new)),
-            relay: (Relay::default(), pins.relay.map(Output::new)),
-            night: (Night::default(), pins.infrared.map(Output::new)),
-            tamper: (Debounce::default(), pins.tamper.map(Input::new)),
-            door: (Debounce::default(), pins.door.map(Input::new)),
-            thermal: (Thermal::default(), None),
+            light: Fitted::new(pins.light.map(Output::new)),
+            relay: Fitted::new(pins.relay.map(Output::new)),
+            night: Fitted::new(pins.infrared.map(Output::new)),
+            tamper: Fitted::new(pins.tamper.map(Input::new)),
+            door: Fitted::new(pins.door.map(Input::new)),
+            thermal: Thermal::default(),
+            temperature_taken: None,
             watchdog: Watchdog::default(),
             events: EventQueue::default(),
         })
@@ -81,19 +96,19 @@ impl<O: OutputPin, I: InputPin, P: SetDutyCycle> Board<O, I, P> {
         self.take_temperature(told.temperature);
         self.write_infrared(told.ambient);
         self.write_relay(told);
-        let pattern = Pattern::of(told, self.relay.0.is_on());
+        let pattern = Pattern::of(told, self.relay.machine.is_on());
         self.write_light(pattern);
         let kick_watchdog = self.watch(told);
-        let level = self.thermal.0.level();
+        let level = self.thermal.level();
         Asked {
             kick_watchdog,
             throttle: self.options.thermal.asks_of(level),
             level,
-            night: self.night.0.is_night(),
-            relay_on: self.relay.0.is_on(),
-            tamper_open: self.tamper.0.is_open(),
-            door_open: self.door.0.is_open(),
-            pattern: self.light.0.shown().unwrap_or(pattern),
+            night: self.night.machine.is_night(),
+            relay_on: self.relay.machine.is_on(),
+            tamper_open: self.tamper.machine.is_open(),
+            door_open: self.door.machine.is_open(),
+            pattern: self.light.machine.shown().unwrap_or(pattern),
         }
     }
 
@@ -105,11 +120,11 @@ impl<O: OutputPin, I: InputPin, P: SetDutyCycle> Board<O, I, P> {
     /// How often a line has failed since the start.
     pub fn failures(&self, line: Line) -> u32 {
         let health = match line {
-            Line::Light => self.light.1.as_ref().map(|output| output.health),
-            Line::Relay => self.relay.1.as_ref().map(|output| output.health),
-            Line::Infrared => self.night.1.as_ref().map(|output| output.health),
-            Line::Tamper => self.tamper.1.as_ref().map(|input| input.health),
-            Line::Door => self.door.1.as_ref().map(|input| input.health),
+            Line::Light => self.light.line.as_ref().map(|output| output.health),
+            Line::Relay => self.relay.line.as_ref().map(|output| output.health),
+            Line::Infrared => self.night.line.as_ref().map(|output| output.health),
+            Line::Tamper => self.tamper.line.as_ref().map(|input| input.health),
+            Line::Door => self.door.line.as_ref().map(|input| input.health),
         };
         health.map_or(0, |health| health.failures)
     }
@@ -127,12 +142,12 @@ impl<O: OutputPin, I: InputPin, P: SetDutyCycle> Board<O, I, P> {
     }
 
     fn read_contact(&mut self, contact: Contact) {
-        let (now, options) = (self.now, self.options);
-        let (line, (debounce, input), options): (_, _, DebounceOptions) = match contact {
-            Contact::Tamper => (Line::Tamper, &mut self.tamper, options.tamper),
-            Contact::Door => (Line::Door, &mut self.door, options.door),
+        let now = self.now;
+        let (line, options, fitted) = match contact {
+            Contact::Tamper => (Line::Tamper, self.options.tamper, &mut self.tamper),
+            Contact::Door => (Line::Door, self.options.door, &mut self.door),
         };
-        let Some(input) = input else { return };
+        let Fitted { machine: debounce, line: Some(input) } = fitted else { return };
         let (level, change) = input.read(now);
         let edge = match level {
             Some(high) => debounce.step(&options, now, high),
@@ -154,13 +169,12 @@ impl<O: OutputPin, I: InputPin, P: SetDutyCycle> Board<O, I, P> {
     }
 
     fn take_temperature(&mut self, temperature: Temperature) {
-        let (thermal, taken) = &mut self.thermal;
+        let taken = self.temperature_taken;
         if taken.is_some_and(|at| self.now.since(at) < TEMPERATURE_EVERY_MS) {
             return;
         }
-        *taken = Some(self.now);
-        let change = thermal.step(&self.options.thermal, self.now, temperature);
-        match change {
+        self.temperature_taken = Some(self.now);
+        match self.thermal.step(&self.options.thermal, self.now, temperature) {
             Some(ThermalChange::Level { from, to, at_mc }) => {
                 self.tell(What::Throttle { from, to, at_mc });
             }
@@ -175,13 +189,13 @@ impl<O: OutputPin, I: InputPin, P: SetDutyCycle> Board<O, I, P> {
     }
 
     fn write_infrared(&mut self, ambient: Option<f32>) {
-        let (night, output) = &mut self.night;
+        let Fitted { machine: night, line } = &mut self.night;
         let was_night = night.is_night();
-        let level = self.thermal.0.level();
+        let level = self.thermal.level();
         let cap_permille = self.options.thermal.asks_of(level).infrared_permille;
         let permille = night.step(&self.options.night, self.now, ambient, cap_permille);
         let is_night = night.is_night();
-        let change = output.as_mut().and_then(|output| {
+        let change = line.as_mut().and_then(|output| {
             output.set(self.now, permille, |pin, permille| set_permille(pin, permille)).1
         });
         self.tell_line(Line::Infrared, change);
@@ -193,8 +207,7 @@ impl<O: OutputPin, I: InputPin, P: SetDutyCycle> Board<O, I, P> {
     }
 
     fn write_relay(&mut self, told: &Told) {
-        let (relay, output) = &mut self.relay;
-        let Some(output) = output else { return };
+        let Fitted { machine: relay, line: Some(output) } = &mut self.relay else { return };
         let was_on = relay.is_on();
         let wanted = relay.wanted(&self.options.relay, self.now, told.alarm);
         let active_low = self.options.relay.active_low;
@@ -216,10 +229,10 @@ impl<O: OutputPin, I: InputPin, P: SetDutyCycle> Board<O, I, P> {
     }
 
     fn write_light(&mut self, pattern: Pattern) {
-        let (light, output) = &mut self.light;
+        let Fitted { machine: light, line } = &mut self.light;
         let on = light.step(self.now, pattern);
         let active_low = self.options.light.active_low;
-        let change = output.as_mut().and_then(|output| {
+        let change = line.as_mut().and_then(|output| {
             output.set(self.now, on, |pin, on| pin.set_state(PinState::from(on != active_low))).1
         });
         self.tell_line(Line::Light, change);
@@ -242,32 +255,25 @@ impl<O: OutputPin, I: InputPin, P: SetDutyCycle> Board<O, I, P> {
         let now = self.now;
         let relay_off = PinState::from(self.options.relay.active_low);
         let light_off = PinState::from(self.options.light.active_low);
-        let failed = [
-            (
-                Line::Relay,
-                self.relay
-                    .1
-                    .as_mut()
-                    .is_some_and(|o| o.force(now, false, |pin| pin.set_state(relay_off))),
-            ),
-            (
-                Line::Infrared,
-                self.night.1.as_mut().is_some_and(|o| o.force(now, 0, |pin| pin.set_duty_cycle(0))),
-            ),
-            (
-                Line::Light,
-                self.light
-                    .1
-                    .as_mut()
-                    .is_some_and(|o| o.force(now, false, |pin| pin.set_state(light_off))),
-            ),
-        ];
-        if self.relay.0.is_on() {
-            self.relay.0.wrote(now, false);
+        let Self { relay, night, light, .. } = self;
+        let relay_works =
+            relay.line.as_mut().map(|line| line.force(now, false, |pin| pin.set_state(relay_off)));
+        let infrared_works =
+            night.line.as_mut().map(|line| line.force(now, 0, |pin| pin.set_duty_cycle(0)));
+        let light_works =
+            light.line.as_mut().map(|line| line.force(now, false, |pin| pin.set_state(light_off)));
+        if relay.machine.is_on() && relay_works == Some(true) {
+            relay.machine.wrote(now, false);
             self.tell(What::RelayOff { reason: RelayOffReason::Released });
         }
-        for (line, _) in failed.into_iter().filter(|(_, failed)| *failed) {
-            self.tell(What::LineFailed { line });
+        for (line, works) in [
+            (Line::Relay, relay_works),
+            (Line::Infrared, infrared_works),
+            (Line::Light, light_works),
+        ] {
+            if works == Some(false) {
+                self.tell(What::LineFailed { line });
+            }
         }
     }
 }

@@ -48,6 +48,7 @@ pub enum RelayOffReason {
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct BoardEvent {
     /// When.
+    #[cfg_attr(feature = "serde", serde(rename = "at_ms"))]
     pub at: Millis,
     /// What.
     pub what: What,
@@ -56,7 +57,7 @@ pub struct BoardEvent {
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
-#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[cfg_attr(feature = "serde", serde(tag = "kind", rename_all = "snake_case"))]
 pub enum What {
     /// A contact opened.
     Opened {
@@ -287,5 +288,89 @@ impl EventQueue {
     /// Whether nothing is to be fetched.
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty() && self.dropped == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{string::ToString, vec::Vec};
+
+    fn take_all(queue: &mut EventQueue) -> Vec<(u64, What)> {
+        core::iter::from_fn(|| queue.take()).map(|event| (event.at.0, event.what)).collect()
+    }
+
+    fn filled(count: usize, what: impl Fn(u64) -> What) -> EventQueue {
+        let mut queue = EventQueue::default();
+        for at in 0..count as u64 {
+            queue.put(BoardEvent { at: Millis(at), what: what(at) });
+            assert!(queue.len() <= EVENTS_MAX);
+        }
+        queue
+    }
+
+    #[test]
+    fn events_come_in_the_order_in_which_they_happened() {
+        let mut queue = filled(EVENTS_MAX, |_| What::NightFell);
+        let expected: Vec<_> = (0..EVENTS_MAX as u64).map(|at| (at, What::NightFell)).collect();
+        assert_eq!(take_all(&mut queue), expected);
+        assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn a_full_queue_drops_its_oldest_and_says_how_many() {
+        let mut queue = filled(EVENTS_MAX + 10, |_| What::DayBroke);
+        let told = take_all(&mut queue);
+        assert_eq!(told[0], (9, What::Dropped { events: 10 }));
+        assert_eq!(told[1], (10, What::DayBroke));
+        assert_eq!(told.len(), EVENTS_MAX + 1);
+        assert_eq!(take_all(&mut queue), [], "told once");
+    }
+
+    #[test]
+    fn what_is_urgent_stays_where_something_must_be_dropped() {
+        let opened = What::Opened { contact: Contact::Tamper };
+        let closed = What::Closed { contact: Contact::Door };
+        let mut queue = filled(1000, |at| if at % 100 == 7 { opened } else { closed });
+        let told = take_all(&mut queue);
+        let kept: Vec<u64> =
+            told.iter().filter(|told| told.1 == opened).map(|told| told.0).collect();
+        assert_eq!(kept, [7, 107, 207, 307, 407, 507, 607, 707, 807, 907]);
+        assert_eq!(told[0].1, What::Dropped { events: (1000 - EVENTS_MAX) as u32 });
+        // Where all are urgent, the oldest goes.
+        let told = take_all(&mut filled(EVENTS_MAX + 1, |_| opened));
+        assert_eq!(told[..2], [(0, What::Dropped { events: 1 }), (1, opened)]);
+    }
+
+    #[test]
+    fn an_event_reads_as_a_sentence() {
+        let warm = ThrottleLevel::Warm;
+        for (what, expected) in [
+            (What::Opened { contact: Contact::Tamper }, "the housing was opened"),
+            (
+                What::Throttle { from: ThrottleLevel::Normal, to: warm, at_mc: 75_400 },
+                "throttle level warm after normal, at 75 °C",
+            ),
+            (
+                What::PartStuck { part: Part::Capture(0), silent_ms: 30_050 },
+                "the capture of camera 1 has made no progress for 30 s: the watchdog will reset the board",
+            ),
+            (
+                What::LineWorks { line: Line::Relay, failures: 3 },
+                "the line of the alarm relay works again, after 3 failures",
+            ),
+        ] {
+            assert_eq!(what.to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn an_event_is_written_with_its_kind_and_its_unit() {
+        let what = What::PartStuck { part: Part::Capture(1), silent_ms: 30_050 };
+        let json = serde_json::to_string(&BoardEvent { at: Millis(7), what }).unwrap();
+        assert_eq!(
+            json,
+            r#"{"at_ms":7,"what":{"kind":"part_stuck","part":{"capture":1},"silent_ms":30050}}"#
+        );
     }
 }

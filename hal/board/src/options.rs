@@ -116,3 +116,61 @@ impl BoardOptions {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::string::{String, ToString};
+
+    fn read(text: &str) -> Result<BoardOptions, String> {
+        let options: BoardOptions = toml::from_str(text).map_err(|e| e.message().to_string())?;
+        options.check().map_err(|e| e.to_string())?;
+        Ok(options)
+    }
+
+    #[test]
+    fn the_defaults_are_allowed_and_survive_a_file() {
+        let text = toml::to_string(&BoardOptions::default()).unwrap();
+        assert_eq!(read(&text), Ok(BoardOptions::default()));
+        assert_eq!(read(""), Ok(BoardOptions::default()), "every key has a default");
+    }
+
+    #[test]
+    fn a_file_changes_what_it_names_and_nothing_else() {
+        let options = read("[relay]\nmin_on_ms = 5000\n[tamper]\nactive_low = true").unwrap();
+        let mut expected = BoardOptions::default();
+        expected.relay.min_on_ms = 5000;
+        expected.tamper.active_low = true;
+        assert_eq!(options, expected);
+    }
+
+    #[test]
+    fn what_could_not_work_is_refused_with_its_key() {
+        for (text, word) in [
+            ("siren = 1", "unknown field `siren`"),
+            ("[relay]\nmin_on = 1", "unknown field `min_on`"),
+            ("[thermal.asks]\ntepid = {}", "unknown field `tepid`"),
+            ("[relay]\nmin_on_ms = -1", "-1"),
+            ("[relay]\nlongest_on_ms = 0", "relay.longest_on_ms"),
+            ("[relay]\nmin_on_ms = 0\nlongest_on_ms = 0", "relay.longest_on_ms"),
+            ("[relay]\nmin_on_ms = 5000\nlongest_on_ms = 4999", "relay.longest_on_ms"),
+            ("[relay]\nmin_off_ms = 604800001", "relay.min_off_ms"),
+            ("[night]\nnight_below = 0.5", "night.day_above"),
+            ("[night]\nday_above = 1.5", "night.day_above"),
+            ("[night]\nnight_below = nan", "night.day_above"),
+            ("[night]\nbrightness_permille = 1001", "night.brightness_permille"),
+            ("[door]\nchatter = 0", "door.chatter"),
+            ("[thermal]\nwarm_at_mc = 90000", "thermal.hot_at_mc"),
+            ("[thermal]\ncritical_at_mc = 200000", "thermal.hot_at_mc"),
+            ("[thermal]\nhysteresis_mc = -1", "thermal.hysteresis_mc"),
+            ("[watchdog]\ncapture_ms = 100", "watchdog.capture_ms"),
+            (
+                "[thermal.asks.hot]\nframes_permille = 2000\ninquiries_permille = 0\ninfrared_permille = 0",
+                "thermal.asks.hot.frames_permille",
+            ),
+        ] {
+            let error = read(text).expect_err(text);
+            assert!(error.contains(word), "{text}: {error}");
+        }
+    }
+}
