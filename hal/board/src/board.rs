@@ -17,7 +17,8 @@ pub const STEP_MS: u64 = 50;
 /// How often a reading of the temperature is taken, in milliseconds: sensors answer no faster.
 const TEMPERATURE_EVERY_MS: u64 = 1_000;
 
-/// The pins that a board has; each may be missing.
+/// The pins that a board has; each may be missing. Outputs are of one type, and so are inputs: under
+/// Linux they are anyway, and for microcontrollers a pin's number can be erased from its type.
 #[derive(Debug)]
 pub struct Pins<O, I, P> {
     /// Of the status light.

@@ -83,7 +83,7 @@ impl Relay {
                 || request.is_some() && renewed_ms < options.longest_on_ms;
         }
         // A line that cannot be written keeps a request from being rung for: not for ever.
-        self.kept &= now.since(at) < options.min_off_ms + options.longest_on_ms;
+        self.kept &= now.since(at) < options.min_off_ms.saturating_add(options.longest_on_ms);
         let asked = self.kept || request.is_some() && now.since(at) < options.longest_on_ms;
         asked && for_ms >= options.min_off_ms
     }
@@ -191,6 +191,14 @@ mod tests {
             [(50, true), (200, false)],
             "off as soon as the line lets it"
         );
+    }
+
+    #[test]
+    fn the_first_off_time_begins_with_the_first_step_whenever_that_is() {
+        let (mut relay, request) = (Relay::default(), Some(AlarmRequest(1)));
+        assert!(!relay.wanted(&OPTIONS, Millis(1_000_000), request));
+        assert!(!relay.wanted(&OPTIONS, Millis(1_000_029), request));
+        assert!(relay.wanted(&OPTIONS, Millis(1_000_030), request));
     }
 
     #[test]

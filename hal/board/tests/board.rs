@@ -215,6 +215,12 @@ fn a_board_without_parts_still_kicks_and_measures() {
 }
 
 #[test]
+fn a_board_fits_into_a_microcontroller() {
+    let bytes = size_of::<Board<Wire, Wire, Lamp>>();
+    assert!(bytes <= 4096, "{bytes} bytes");
+}
+
+#[test]
 fn an_orderly_end_leaves_everything_off_and_tells_what_it_could_not_reach() {
     let mut bench = Bench::new(BoardOptions::default());
     let told = |ms| Told { alarm: Some(AlarmRequest(1)), ambient: Some(0.0), ..well(ms) };
