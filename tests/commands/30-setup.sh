@@ -4,7 +4,7 @@
 . "$(dirname "${BASH_SOURCE[0]}")/begin.sh"
 
 "$lookback" --help >help 2>&1
-for command in run inquire events show replay doctor config bench; do
+for command in run inquire events show replay doctor cameras config bench; do
     check "--help names $command, and $command --help explains it" \
         sh -c 'grep -q "^ *$1 " help && "$0" "$1" --help | grep -q "[A-Za-z]"' "$lookback" $command
 done
@@ -29,6 +29,27 @@ holds '`doctor --json` tells a status for each check, and a remedy for what is n
         and (c["status"] == "ok" or c["remedy"])
         for r in rows for c in (r["checks"] if isinstance(r, dict) and "checks" in r else r if isinstance(r, list) else [r]))
     and "tract" in str(rows)'
+# None of these is on any machine that the tests run on, and the agent has to watch all the same.
+cat >board.toml <<'END'
+name = "a board with nothing on it"
+[relay]
+chip = "/dev/gpiochip99"
+offset = 3
+[watchdog]
+device = "/dev/watchdog99"
+END
+printf '[board]\ndescription = "board.toml"\n' >with-board.toml
+"$lookback" doctor --config with-board.toml --data-dir C --json >board.json
+holds '`doctor` names what of the board is not there, and goes on' board.json '
+    all(
+        any(c["name"] == f"board: {part}" and c["status"] == "warn" and file in c["finding"] for c in rows[0]["checks"])
+        for part, file in [("alarm relay", "/dev/gpiochip99"), ("watchdog", "/dev/watchdog99")])'
+"$lookback" run --config with-board.toml --camera sim:seed=9001,minutes=0.5,speed=max --data-dir C2 >run.out 2>&1
+check '`run` says so too, and watches' sh -c 'grep -q "alarm relay cannot be used: /dev/gpiochip99" run.out &&
+    grep -q "^watched [1-9][0-9]* frames" run.out'
+"$lookback" cameras --json >cameras.json
+holds '`cameras` lists what is there, be it nothing' cameras.json 'isinstance(rows[0]["cameras"], list)'
+
 check '`doctor` fails, and does not panic, if the data directory cannot be used' \
     sh -c '! "$0" doctor --data-dir /proc/nowhere >doctor.out 2>&1 && ! grep panicked doctor.out' "$lookback"
 check 'the bundle that the repository carries is sound' "$bundle_tool" verify "$nano"

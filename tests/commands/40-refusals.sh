@@ -36,6 +36,13 @@ printf '[store\n' >syntax.toml
 refuses 1 'syntax.toml' 'a file that is no TOML is refused' "$lookback" run --config syntax.toml --data-dir A
 head -c 3000 /dev/urandom >noise.toml
 refuses 1 'noise.toml' 'a file that is no text is refused' "$lookback" run --config noise.toml --data-dir A
+printf '[board]\ndescription = "orin"\n' >board.toml
+refuses 1 "'orin'.*orin-nano" 'a board that there is not is refused with those that there are' \
+    "$lookback" run --config board.toml --data-dir A
+printf 'name = "mine"\n[relai]\nline = "x"\n' >mine.toml
+printf '[board]\ndescription = "mine.toml"\n' >board.toml
+refuses 1 "line 2.*'relay'" 'an unknown part of a board is refused with the nearest' \
+    "$lookback" run --config board.toml --data-dir A
 refuses 1 'nowhere.toml' 'a missing configuration is refused' "$lookback" run --config nowhere.toml --data-dir A
 
 : >file
