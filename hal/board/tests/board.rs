@@ -130,6 +130,21 @@ fn a_line_that_fails_is_told_counted_and_tried_again_and_holds_up_nothing() {
 }
 
 #[test]
+fn a_level_that_could_not_be_watched_has_to_stay_anew() {
+    let mut bench = Bench::new(BoardOptions::default());
+    run(&mut bench, 0, 1_000, well);
+    bench.tamper.drive(true);
+    run(&mut bench, 1_000, 1_050, well);
+    bench.tamper.break_it(true);
+    run(&mut bench, 1_050, 2_000, well);
+    bench.tamper.break_it(false);
+    run(&mut bench, 2_000, 3_000, well);
+    let failed = "the line of the tamper contact cannot be used: tried again until it can";
+    // Read again at 2550, after a pause of 800 ms.
+    assert_eq!(bench.events(), said(&[(1_050, failed), (2_650, "the housing was opened")]));
+}
+
+#[test]
 fn a_relay_whose_line_fails_goes_off_as_soon_as_it_can() {
     let mut bench = Bench::new(BoardOptions::default());
     run(&mut bench, 0, 10_000, |ms| Told { alarm: Some(AlarmRequest(1)), ..well(ms) });
