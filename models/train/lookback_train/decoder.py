@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -126,6 +127,16 @@ class Decoder(nn.Module):
         self.norm = RmsNorm(shape.hidden, shape.rms_eps)
         nn.init.normal_(self.embed_tokens.weight, std=0.05)
 
+    @classmethod
+    def of_bundle(cls, bundle: Path, dropout: float = 0.0) -> Decoder:
+        """That of a sealed bundle, in 32 bits."""
+        decoder = cls(Shape.of_manifest(bundle / "bundle.toml"), dropout)
+        weights = load_file(bundle / part(bundle, "decoder"))
+        decoder.load_state_dict(
+            {name.removeprefix(cls.PREFIX): w.float() for name, w in weights.items()}
+        )
+        return decoder
+
     def forward(self, x: Tensor, positions: Tensor, deepstack: list[Tensor]) -> Tensor:
         """Hidden states after the last norm; see `both`."""
         return self.both(x, positions, deepstack)[0]
@@ -154,6 +165,11 @@ class Decoder(nn.Module):
     def checkpoint(self) -> dict[str, Tensor]:
         """Tensors under their Hugging Face names."""
         return {self.PREFIX + k: v.contiguous() for k, v in self.state_dict().items()}
+
+
+def part(bundle: Path, name: str) -> str:
+    """The file of one part of a bundle."""
+    return tomllib.loads((bundle / "bundle.toml").read_text())["parts"][name]["file"]
 
 
 def _rotate(x: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from . import oracle, tokens
 from .decoder import walk_positions
+from .perception import short_floats
 from .tower import GRID, TOKENS, Trunk, normalise
 
 TOLD = 255
@@ -165,7 +166,7 @@ def encode_traces(
 def encode_pairs(trunk: Trunk, frames: np.ndarray, batch: int = 64) -> np.ndarray:
     """Cell features, f16, of pairs, u8 `[pairs, 2, 128, 192]`."""
     trunk.eval()
-    with torch.inference_mode():
+    with torch.inference_mode(), short_floats():
         found = [
             trunk(normalise(torch.from_numpy(frames[i : i + batch].copy())))
             for i in range(0, len(frames), batch)

@@ -27,13 +27,13 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from . import oracle, tokens
-from .decoder import Decoder, Shape
+from .decoder import Decoder, part
 from .examples import TOLD, Batch, Example, Features, collate, example, save_shard
 from .sft import verdicts
 from .tower import normalise
@@ -69,11 +69,7 @@ class Watcher(nn.Module):
     def __init__(self, bundle: Path) -> None:
         super().__init__()
         self.bundle = bundle
-        self.decoder = Decoder(Shape.of_manifest(bundle / "bundle.toml"))
-        weights = load_file(bundle / part(bundle, "decoder"))
-        self.decoder.load_state_dict(
-            {name.removeprefix(Decoder.PREFIX): w.float() for name, w in weights.items()}
-        )
+        self.decoder = Decoder.of_bundle(bundle)
         self.eval().requires_grad_(False)
 
     def forward(self, batch: Batch) -> Tensor:
@@ -104,11 +100,6 @@ class Sight:
             chunk = normalise(torch.from_numpy(frames[start : start + batch].copy())).numpy()
             found.append(np.stack(self.session.run(None, {"frames": chunk}), 1))
         return np.concatenate(found).astype(np.float16)
-
-
-def part(bundle: Path, name: str) -> str:
-    """The file of one part of a bundle."""
-    return tomllib.loads((bundle / "bundle.toml").read_text())["parts"][name]["file"]
 
 
 @dataclass

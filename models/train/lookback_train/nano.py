@@ -64,7 +64,12 @@ def main() -> None:
     parser.add_argument("--perception-steps", type=int)
     parser.add_argument("--sft-steps", type=int)
     parser.add_argument("--shards", type=int)
-    parser.add_argument("--init", type=Path, help="begin SFT from the weights in this policy.pt")
+    parser.add_argument(
+        "--init",
+        type=Path,
+        help="begin SFT from the weights in this policy.pt, or from the decoder of this bundle, "
+        "with its tokenizer",
+    )
     parser.add_argument("--learning-rate", type=float, default=sft.LEARNING_RATE)
     parser.add_argument("--idpo-rounds", type=int)
     parser.add_argument("--idpo-windows", type=int, help="for each round")
@@ -134,6 +139,8 @@ def run(
     binary, sealer = rust_program("lookback-oracle"), rust_program("lookback-bundle")
     files = (ROOT / "models/train/nano.toml", ROOT / "models/nano/chat_template.jinja")
     tokenizer_file = work / "tokenizer.json"
+    if init is not None and init.is_dir():
+        shutil.copy(init / "tokenizer.json", tokenizer_file)
     if not tokenizer_file.exists():
         tokens.learn(_texts(binary, files)).save(str(tokenizer_file))
     weights = work / "perception.pt"

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from .decoder import Decoder, Shape
 from .examples import HARM, HARMLESS, TOLD, Batch, DataSet, Example, collate
 from .oracle import KINDS, SIGHTS
-from .perception import auc
+from .perception import auc, short_floats
 from .tower import TOKENS, Merger, Perception
 
 BATCH = 8
@@ -62,8 +62,8 @@ class Policy(nn.Module):
         tokens, deep = self.merger(batch.features, seen, sights)
         x = self.decoder.embed_tokens(batch.ids)
         where = (batch.pad_rows, batch.pad_places)
-        x = x.index_put(where, tokens.flatten(0, 1))
-        deepstack = torch.zeros_like(x).index_put(where, deep.flatten(0, 1))
+        x = x.index_put(where, tokens.flatten(0, 1).to(x.dtype))
+        deepstack = torch.zeros_like(x).index_put(where, deep.flatten(0, 1).to(x.dtype))
         return self.decoder.both(x, batch.positions, [deepstack])
 
 
@@ -177,8 +177,8 @@ def train(
 ) -> None:
     """`steps` of 8 episodes; writes `out` at each report, resumes from it.
 
-    Training begins with the shards that are there, and from the weights in `init` if given; `saved`
-    is told the step whenever `out` was written.
+    Training begins with the shards that are there, and from the weights in `init` if given: those
+    of a `policy.pt`, or a bundle's decoder; `saved` is told the step whenever `out` was written.
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
@@ -192,6 +192,8 @@ def train(
         for optimiser, before in zip(optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(before)
         done = state["step"]
+    elif init is not None and init.is_dir():
+        policy.decoder.load_state_dict(Decoder.of_bundle(init).state_dict())
     elif init is not None:
         own = policy.state_dict()
         given = torch.load(init, weights_only=True)["policy"]
@@ -209,7 +211,8 @@ def train(
             queue = _buckets(data.examples, rng)
         policy.train()
         batch = collate(queue.pop(), data.features, pad)
-        loss, _ = losses(policy, batch, perception, yes_no)
+        with short_floats():
+            loss, _ = losses(policy, batch, perception, yes_no)
         policy.zero_grad()
         loss.total().backward()
         nn.utils.clip_grad_norm_(policy.parameters(), 1.0)

@@ -14,9 +14,11 @@ from torch.nn import functional as F
 
 from .oracle import KINDS, SIGHTS
 
-TRUNK = 64
-MIDDLE = 48
-SIGHT_WIDTH = 96
+STEM = (16, 32)
+MIDDLE = 64
+TRUNK = 96
+"""Channels of the levels: halves and quarters of the picture, eighths, sixteenths."""
+SIGHT_WIDTH = 128
 LEAST_LOG_P = 5.0
 """What is less likely than e to the minus this counts as this."""
 GRID = (2, 3)
@@ -33,29 +35,33 @@ def _conv(cin: int, cout: int, kernel: int, stride: int) -> nn.Sequential:
 
 
 class Trunk(nn.Module):
-    """Frame pairs `[B, 2, 1, 128, 192]` in [-1, 1] to cell features `[B, 48 + 64, 8, 12]`."""
+    """Frame pairs `[B, 2, 1, 128, 192]` in [-1, 1] to cell features `[B, 64 + 96, 8, 12]`."""
 
     def __init__(self) -> None:
         super().__init__()
         self.folded = False
-        self.stem = nn.Sequential(_conv(3, 16, 4, 2), _conv(16, 32, 3, 2), _conv(32, MIDDLE, 3, 2))
-        self.middle = _conv(MIDDLE, MIDDLE, 3, 1)
+        half, quarter = STEM
+        self.stem = nn.Sequential(
+            _conv(3, half, 4, 2), _conv(half, quarter, 3, 2), _conv(quarter, MIDDLE, 3, 2)
+        )
+        self.middle = nn.ModuleList(_conv(MIDDLE, MIDDLE, 3, 1) for _ in range(2))
         self.down = _conv(MIDDLE, TRUNK, 3, 2)
-        self.top, self.wide = (
-            nn.Sequential(_conv(TRUNK, TRUNK, 3, 1), _conv(TRUNK, TRUNK, 3, 1)) for _ in range(2)
+        self.top = nn.ModuleList(
+            nn.Sequential(_conv(TRUNK, TRUNK, 3, 1), _conv(TRUNK, TRUNK, 3, 1)) for _ in range(3)
         )
 
     def forward(self, pairs: Tensor) -> Tensor:
-        """Cell features; the first 48 channels are the middle level, max-pooled."""
+        """Cell features; the first 64 channels are the middle level, max-pooled."""
         x = pairs.flatten(1, 2)
         if not self.folded:
             # The difference is what moves; given as a channel it need not be learnt from noise.
             x = torch.cat([x, 2 * (x[:, 1:] - x[:, :1])], 1)
         x = self.stem(F.pad(x, (1, 0, 1, 0)))
-        x = x + self.middle(x)
+        for block in self.middle:
+            x = x + block(x)
         y = self.down(x)
-        y = y + self.top(y)
-        y = y + self.wide(y)
+        for block in self.top:
+            y = y + block(y)
         return torch.cat([F.max_pool2d(x, 2), y], 1)
 
     def fold(self) -> None:
