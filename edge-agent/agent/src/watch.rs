@@ -78,8 +78,9 @@ pub struct Tally {
     pub events: u64,
 }
 
-/// Frames between capture and store: two seconds at 8 fps, for a disk that pauses.
-const FRAMES_QUEUED: usize = 16;
+/// Frames between capture and store, for a disk that pauses: four seconds at 8 fps, one at 30 fps.
+/// A segment of 1080p30 is full after a second, and closing it waits for the disk.
+const FRAMES_QUEUED: usize = 32;
 /// Frames between store and gate.
 const FRAMES_GATED: usize = 4;
 /// Settled inquiries that may wait for the policy.

@@ -200,22 +200,26 @@ impl Record {
     pub(crate) fn encode(key: FileKey, head: RecordHead, jpeg: &[u8]) -> Record {
         let payload_bytes = u32::try_from(jpeg.len()).expect("a frame fits into a segment");
         let head = RecordHead { payload_bytes, hash: FrameHash::of(jpeg), ..head };
-        let mut bytes = vec![0; head.record_bytes() as usize];
-        bytes[..4].copy_from_slice(&RECORD_MAGIC);
-        bytes[8..12].copy_from_slice(&payload_bytes.to_le_bytes());
-        bytes[12..14].copy_from_slice(&head.camera.0.to_le_bytes());
-        bytes[14] = ENCODING_JPEG;
-        bytes[15] = match head.wall_time.quality {
+        // One pass over the picture: nothing is zeroed that is written anyway.
+        let mut bytes = Vec::with_capacity(head.record_bytes() as usize);
+        bytes.extend(RECORD_MAGIC);
+        bytes.extend([0; 4]);
+        bytes.extend(payload_bytes.to_le_bytes());
+        bytes.extend(head.camera.0.to_le_bytes());
+        bytes.push(ENCODING_JPEG);
+        bytes.push(match head.wall_time.quality {
             ClockQuality::Unsynced => 0,
             ClockQuality::Ntp => 1,
-        };
-        bytes[16..24].copy_from_slice(&head.id.0.to_le_bytes());
-        bytes[24..32].copy_from_slice(&head.media_time.0.to_le_bytes());
-        bytes[32..40].copy_from_slice(&head.wall_time.unix_us.to_le_bytes());
-        bytes[40..42].copy_from_slice(&head.width.to_le_bytes());
-        bytes[42..44].copy_from_slice(&head.height.to_le_bytes());
-        bytes[48..80].copy_from_slice(&head.hash.0);
-        bytes[80..80 + jpeg.len()].copy_from_slice(jpeg);
+        });
+        bytes.extend(head.id.0.to_le_bytes());
+        bytes.extend(head.media_time.0.to_le_bytes());
+        bytes.extend(head.wall_time.unix_us.to_le_bytes());
+        bytes.extend(head.width.to_le_bytes());
+        bytes.extend(head.height.to_le_bytes());
+        bytes.extend([0; 4]);
+        bytes.extend(head.hash.0);
+        bytes.extend_from_slice(jpeg);
+        bytes.resize(head.record_bytes() as usize, 0);
         let mut record = Record { head, bytes };
         record.move_to(key);
         record

@@ -266,6 +266,9 @@ struct Report {
     rounds: usize,
     /// Never: what an inquiry costs is measured by `bench` itself.
     inquiries: bool,
+    /// The machine's load average over a minute, at the end: what else it did falsifies CPU time
+    /// least, but does.
+    load: Option<f64>,
     ours: Ourselves,
     motion: Option<Peers>,
     /// Ours to motion's CPU time; under 1 is better than the peer.
@@ -349,6 +352,7 @@ impl Report {
             seconds: arguments.seconds,
             rounds: rounds.len(),
             inquiries: false,
+            load: process::load(),
             targets: Targets {
                 cpu_percent_of_a_core: PERCENT_OF_CORE,
                 cpu_met: ourselves.cpu_percent_of_a_core <= PERCENT_OF_CORE,
@@ -366,7 +370,8 @@ impl Report {
         let kb = |bytes: u64| bytes / 1000;
         let mut text = format!(
             "{width}x{height} MJPG at {fps} fps, {} kB a frame ({} to {}); {}\n\
-             {} s of each side in {} rounds, without inquiries, the sentinel {} times a second\n\n\
+             {} s of each side in {} rounds, without inquiries, the sentinel {} times a second; \
+             load {:.1}\n\n\
              {:8} {:>11} {:>9} {:>9} {:>6} {:>11}\n",
             kb(bytes_mean),
             kb(bytes_least),
@@ -375,6 +380,7 @@ impl Report {
             self.seconds,
             self.rounds,
             self.ours.sentinel_fps,
+            self.load.unwrap_or(f64::NAN),
             "",
             "% of a core",
             "delivered",

@@ -1,7 +1,7 @@
 //! The peer: Debian's `motion`, in the configuration that costs it least and still does the work.
 //!
-//! It detects motion in every frame and does nothing else: no pictures, no films, no web pages, no
-//! text drawn into the frame. Unlike ours it keeps nothing of what it saw.
+//! It detects motion in every frame, at a third of its size, which is cheaper than at the whole, and
+//! does nothing else: no pictures, no films, no web pages. Unlike ours it keeps nothing of what it saw.
 
 use super::{process, server::Server};
 use anyhow::{Context, Result, bail, ensure};
@@ -13,7 +13,7 @@ use std::{
 
 /// What motion was told, for the report.
 pub(super) const CONFIGURATION: &str =
-    "detection on every frame; no pictures, films, streams or text: it stores nothing";
+    "detects on every frame, scaled to a third; no pictures, films or streams: it stores nothing";
 
 /// What to do where it is not installed.
 pub(super) const REMEDY: &str = "motion is not installed: apt-get install --no-install-recommends \
@@ -100,9 +100,11 @@ impl Drop for Motion {
 }
 
 fn configuration(address: &str, (width, height): (u16, u16), fps: f64, dir: &Path) -> String {
+    // It wants multiples of 8.
+    let [width, height] = [width, height].map(|side| (side / 3).next_multiple_of(8));
     format!(
         "daemon off\nsetup_mode off\nlog_level 5\ntarget_dir {}\n\
-         netcam_url http://{address}/\nnetcam_keepalive off\n\
+         netcam_url http://{address}/\n\
          width {width}\nheight {height}\nframerate {}\n\
          pause off\nemulate_motion off\npre_capture 0\npost_capture 0\n\
          picture_output off\nmovie_output off\nsnapshot_interval 0\n\
@@ -129,7 +131,7 @@ mod tests {
         for line in [
             "netcam_url http://127.0.0.1:9/",
             "framerate 30",
-            "width 1920",
+            "width 640",
             "movie_output off",
             "picture_output off",
         ] {

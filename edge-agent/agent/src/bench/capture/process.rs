@@ -27,6 +27,11 @@ pub(super) fn used(pid: u32) -> Result<Used> {
     Ok(Used { cpu_s: ticks as f64 / ticks_per_s as f64, bytes_written })
 }
 
+/// The machine's load average over the last minute.
+pub(super) fn load() -> Option<f64> {
+    fs::read_to_string("/proc/loadavg").ok()?.split(' ').next()?.parse().ok()
+}
+
 /// utime, stime, cutime and cstime of a line of `/proc/PID/stat`.
 fn cpu_ticks(stat: &str) -> Option<u64> {
     // The name, in parentheses, may hold anything.

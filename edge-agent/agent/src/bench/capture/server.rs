@@ -21,6 +21,8 @@ use std::{
 const BUFFERS: usize = 4;
 /// Between two parts of the answer.
 pub(super) const BOUNDARY: &str = "lookback-frame";
+/// A client that has not asked again by then will not.
+const SETTLING: Duration = Duration::from_secs(2);
 /// How long a client may take to come, and to take a frame.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -33,7 +35,7 @@ pub(super) struct Given {
     pub delivered: u64,
 }
 
-/// A server that feeds one client at a time.
+/// A server that feeds whoever asks.
 pub(super) struct Server {
     listener: TcpListener,
     stream: Arc<Stream>,
@@ -65,24 +67,35 @@ impl Server {
         Ok(self.listener.local_addr()?)
     }
 
-    /// Waits for a client that asks for a picture, and begins to feed it.
+    /// Waits for a client that asks for a picture, and feeds it. Some ask twice and go on with the
+    /// second answer: what counts is the last within [`SETTLING`].
     ///
     /// # Errors
     /// If none comes in time, or `wait` says that there is no use in waiting.
     pub fn feed_next(&self, mut wait: impl FnMut() -> Result<()>) -> Result<Feeding> {
-        let begun = Instant::now();
-        let client = loop {
+        let (mut begun, mut newest) = (Instant::now(), None);
+        loop {
             match self.listener.accept() {
-                Ok((client, _)) => break client,
+                Ok((client, _)) => {
+                    (begun, newest) = (Instant::now(), Some(self.feed(client)?));
+                    continue;
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error).context("cannot serve the stream"),
             }
-            if begun.elapsed() > PATIENCE {
-                bail!("nobody asked for the stream within {} s", PATIENCE.as_secs());
+            match newest {
+                Some(feeding) if begun.elapsed() > SETTLING => return Ok(feeding),
+                None if begun.elapsed() > PATIENCE => {
+                    bail!("nobody asked for the stream within {} s", PATIENCE.as_secs())
+                }
+                _ => {}
             }
             wait()?;
             thread::sleep(Duration::from_millis(20));
-        };
+        }
+    }
+
+    fn feed(&self, client: TcpStream) -> Result<Feeding> {
         let client = greeted(client).context("a client went away before it got a frame")?;
         let (due, to_write) = bounded(BUFFERS);
         let (offered, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));

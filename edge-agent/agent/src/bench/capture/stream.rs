@@ -15,10 +15,10 @@ const SECONDS: f64 = 3.0;
 const SEED: u64 = 9001;
 const FROM_S: f64 = 70.0;
 /// What makes frames weigh what a camera's do: 150 to 400 kB at 1080p.
-const QUALITY: u8 = 85;
+const QUALITY: u8 = 82;
 /// Largest deviation, in grey levels, of the grain and of the texture.
-const GRAIN: i32 = 9;
-const TEXTURE: i32 = 10;
+const GRAIN: i32 = 7;
+const TEXTURE: i32 = 8;
 
 /// Coded frames that can be repeated without end.
 pub(super) struct Stream {
