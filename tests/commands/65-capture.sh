@@ -29,7 +29,7 @@ sleep 6
 kill -INT "$child"
 stopped() { wait_for 20 ended && ! wait "$child" && grep -q 'stopped before' child.err; }
 check 'Ctrl-C stops it, with one sentence' stopped
-check 'and nothing is left behind' test -z "$(ls -A "$TMPDIR" footage | grep -v ':$' | grep .)"
+check 'and nothing is left behind' test -z "$(find "$TMPDIR" footage -mindepth 1)"
 
 wrong_size() {
     local code=0
