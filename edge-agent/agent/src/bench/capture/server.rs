@@ -150,7 +150,8 @@ fn greeted(client: TcpStream) -> io::Result<TcpStream> {
     Ok(client)
 }
 
-/// Says when a frame is due. Where this thread itself comes late, no frame is lost by it.
+/// Says when a frame is due. Where this thread itself comes late by more than [`BUFFERS`] frames, as on
+/// a machine that has too much to do, what is lost by that cannot be told from what the client lost.
 fn pace(due: &Sender<u64>, offered: &AtomicU64, stop: &AtomicBool, fps: f64) {
     let begun = Instant::now();
     for number in 0.. {
