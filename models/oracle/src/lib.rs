@@ -11,6 +11,7 @@ mod pupil;
 mod rollout;
 mod task;
 mod teacher;
+mod vigil;
 
 pub use dice::Dice;
 pub use episode::{Episode, Lesson, Segment, Strays, sees};
@@ -18,3 +19,4 @@ pub use pupil::Pupil;
 pub use rollout::{Rollout, Rollouts};
 pub use task::{Task, WINDOW_S, harmful_intervals, start_of};
 pub use teacher::{Left, Teacher, kind_words};
+pub use vigil::{Told, Vigil};

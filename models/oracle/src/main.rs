@@ -7,7 +7,7 @@
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 use hal_sim::{Class, HEIGHT, Scene, Story, WIDTH};
-use oracle::{Dice, Episode, Lesson, Pupil, Strays, Task};
+use oracle::{Dice, Episode, Lesson, Pupil, Strays, Task, Vigil};
 use policy::Weights;
 use serde::Serialize;
 use std::{
@@ -103,6 +103,24 @@ enum Command {
         #[arg(long)]
         no_frames: bool,
     },
+    /// Windows of consecutive frames around what happens, for the sentinel's network.
+    ///
+    /// Per record: the window (its frames, its size, its stories), then the luma of the frames before
+    /// it, one a second, and of the window.
+    Vigils {
+        /// First seed.
+        #[arg(long)]
+        from: u64,
+        /// Number of seeds; each gives one record.
+        #[arg(long)]
+        count: u64,
+        /// Width of the frames, in pixels.
+        #[arg(long, default_value_t = 96)]
+        width: usize,
+        /// Height of the frames, in pixels.
+        #[arg(long, default_value_t = 64)]
+        height: usize,
+    },
     /// The names of the classes of `pairs`, in order, as a JSON array.
     Classes,
 }
@@ -134,6 +152,15 @@ fn main() -> Result<()> {
             let by = Sampled { each, temperature };
             stream_rollouts(&mut out, &pupil, &by, from..from + count, !no_frames)
         }
+        Command::Vigils { from, count, width, height } => {
+            let sides = 1..=WIDTH.max(HEIGHT);
+            ensure!(
+                sides.contains(&width) && sides.contains(&height),
+                "--width {width} --height {height}: each is from 1 to {}",
+                WIDTH.max(HEIGHT)
+            );
+            stream_vigils(&mut out, from..from + count, (width, height))
+        }
         Command::Classes => {
             let names: Vec<String> = Class::ALL.iter().map(|c| format!("{c:?}")).collect();
             Ok(writeln!(out, "{}", serde_json::to_string(&names)?)?)
@@ -148,6 +175,14 @@ fn main() -> Result<()> {
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+}
+
+fn stream_vigils(out: &mut impl Write, seeds: Range<u64>, size: (usize, usize)) -> Result<()> {
+    for seed in seeds {
+        let (scene, vigil) = Vigil::of(seed, size);
+        write_record(out, &vigil, &[&vigil.luma(&scene)])?;
+    }
+    Ok(())
 }
 
 /// Cells of the label grid, per axis.

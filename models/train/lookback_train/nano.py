@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from . import examples, export, idpo, oracle, perception, sft, tokens
+from . import examples, export, gate, idpo, oracle, perception, sentinel, sft, tokens
 from .decoder import Shape
 from .tower import Perception
 
@@ -52,13 +52,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="lookback-train", description=__doc__)
     parser.add_argument(
         "command",
-        choices=["nano", "tower", "idpo"],
-        help="train the policy, measure what the tower in --work sees, or teach the policy of "
-        "--bundle by preference for one round",
+        choices=["nano", "tower", "idpo", "sentinel"],
+        help="train the policy, measure what the tower in --work sees, teach the policy of "
+        "--bundle by preference for one round, or train the sentinel's network",
     )
     parser.add_argument("--tiny", action="store_true", help="a few minutes, to test the pipeline")
     parser.add_argument("--work", type=Path, default=ROOT / "models/train/work")
-    parser.add_argument("--out", type=Path, default=ROOT / "models/nano")
+    parser.add_argument(
+        "--out", type=Path, help="(default: models/nano; of `sentinel`: edge-agent/sentinel/model)"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="(default: all)")
     parser.add_argument("--perception-steps", type=int)
@@ -88,6 +90,11 @@ def main() -> None:
     parser.add_argument("--videos", type=int, default=1000, help="of `tower`, 8 frame pairs each")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
+    if given.command == "sentinel":
+        out = given.out or ROOT / "edge-agent/sentinel/model"
+        watch(given.tiny, given.work, out, given.seed)
+        return
+    given.out = given.out or ROOT / "models/nano"
     if given.command == "tower":
         tower, start = given.work / "perception.pt", splits[given.split]
         if not tower.exists():
@@ -119,6 +126,17 @@ def main() -> None:
         return
     peak = given.learning_rate
     run(plan, given.work, given.out, given.seed, given.until, given.init, peak, given.passive)
+
+
+def watch(tiny: bool, work: Path, out: Path, seed: int) -> None:
+    """Trains the sentinel's network in `work`, and writes what the camera carries."""
+    work.mkdir(parents=True, exist_ok=True)
+    plan = sentinel.PLANS["tiny" if tiny else "full"]
+    binary = rust_program("lookback-oracle")
+    network = sentinel.train(binary, work / "sentinel.pt", plan, seed)
+    print(sentinel.measure(binary, network, oracle.VAL, plan.val_windows), flush=True)
+    gate.write(network, out)
+    print(f"network written to {out}", flush=True)
 
 
 def run(

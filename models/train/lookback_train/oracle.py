@@ -47,6 +47,20 @@ class Trace:
     """Luma of its pairs, u8 `[pairs, 2, 128, 192]`."""
 
 
+@dataclass
+class Vigil:
+    """A window of consecutive frames, as the sentinel sees it."""
+
+    fps: int
+    """Frames a second."""
+    lead: int
+    """Frames at one a second before it, by which a background is learnt."""
+    stories: list[dict]
+    """What happens, as `oracle::Told` says it, in seconds since the first frame after the lead."""
+    frames: np.ndarray
+    """Luma, u8 `[lead + frames, height, width]`."""
+
+
 def classes(binary: Path) -> list[str]:
     """Names of the classes of `Pairs.cells`, in order."""
     return json.loads(subprocess.run([binary, "classes"], check=True, capture_output=True).stdout)
@@ -64,6 +78,20 @@ def stream_pairs(
             cells = read_bytes(pipe, n * n_classes * CELL_ROWS * CELL_COLUMNS)
             cells = cells.reshape(n, n_classes, CELL_ROWS, CELL_COLUMNS)
             yield Pairs(frames, cells, read_bytes(pipe, n * KINDS).reshape(n, KINDS))
+
+
+def stream_vigils(
+    binary: Path, start: int, count: int, size: tuple[int, int]
+) -> Iterator[Vigil]:
+    """One window per seed in `[start, start + count)`, in frames of `size` (width, height)."""
+    arguments = ["vigils", "--from", str(start), "--count", str(count)]
+    arguments += ["--width", str(size[0]), "--height", str(size[1])]
+    with _Stream(binary, arguments) as pipe:
+        while (header := read_header(pipe)) is not None:
+            width, height = header["size"]
+            n = header["lead"] + header["frames"]
+            luma = read_bytes(pipe, n * height * width).reshape(n, height, width)
+            yield Vigil(header["fps"], header["lead"], header["stories"], luma)
 
 
 def stream_traces(
