@@ -6,14 +6,17 @@
 #![forbid(unsafe_code)]
 
 mod background;
+mod network;
 mod options;
 mod vigil;
 
 pub use background::BackgroundGate;
-pub use options::SentinelOptions;
+pub use network::{Network, NetworkError, NetworkGate};
+pub use options::{GateKind, SentinelOptions};
 pub use vigil::{Wake, WakeReason};
 
 use hal_camera::{Luma, MediaTime};
+use std::sync::Arc;
 use vigil::Vigil;
 
 /// Scores frames. Implementations keep what they learn of the place to themselves, so one gate sees
@@ -56,6 +59,32 @@ impl Sentinel {
     /// A sentinel that scores by background subtraction.
     pub fn new(options: SentinelOptions) -> Self {
         Self::with_gate(options, Box::new(BackgroundGate::default()))
+    }
+
+    /// A sentinel with the gate that `options` ask for. If that is the network and it must not be
+    /// trusted, one that scores by background subtraction, and the sentence that says why.
+    pub fn best(options: SentinelOptions) -> (Self, Option<String>) {
+        let network = match options.gate {
+            GateKind::Background => None,
+            GateKind::Network => Some(Network::built_in()),
+        };
+        Self::with_network(options, network)
+    }
+
+    fn with_network(
+        options: SentinelOptions,
+        network: Option<Result<Arc<Network>, NetworkError>>,
+    ) -> (Self, Option<String>) {
+        match network {
+            None => (Self::new(options), None),
+            Some(Ok(network)) => {
+                (Self::with_gate(options, Box::new(NetworkGate::new(network))), None)
+            }
+            Some(Err(error)) => {
+                let why = format!("{error}");
+                (Self::new(options), Some(why))
+            }
+        }
     }
 
     /// A sentinel that scores by `gate`.
@@ -141,6 +170,19 @@ mod tests {
         let expected = [(yes, 0.1), (no, 0.1), (no, 0.1), (yes, 0.2), (no, 0.2), (no, 0.2)];
         assert_eq!(seen[..6], expected);
         assert_eq!(seen[6..], [(yes, 0.3), (no, 0.3), (no, 0.3)]);
+    }
+
+    #[test]
+    fn a_network_that_must_not_be_trusted_leaves_the_background_and_a_sentence() {
+        let options = SentinelOptions { gate: GateKind::Network, ..SentinelOptions::default() };
+        let (best, why) = Sentinel::best(options.clone());
+        assert!(best.describe().starts_with("network") && why.is_none(), "{why:?}");
+        let wrong = Err(NetworkError::Wrong { number: 0, off: 3.0 });
+        let (instead, why) = Sentinel::with_network(options.clone(), Some(wrong));
+        assert!(instead.describe().starts_with("background"), "{}", instead.describe());
+        assert!(why.is_some_and(|why| why.contains("golden input 0 wrongly by 3")));
+        let asked = SentinelOptions { gate: GateKind::Background, ..options };
+        assert!(Sentinel::best(asked).0.describe().starts_with("background"));
     }
 
     #[test]

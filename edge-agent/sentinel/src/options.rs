@@ -6,6 +6,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SentinelOptions {
+    /// What scores the frames.
+    pub gate: GateKind,
     /// Every how many frames one is scored. 1 scores all.
     pub every_nth: u32,
     /// The score, 0 to 1, from which on the sentinel wakes.
@@ -22,9 +24,30 @@ pub struct SentinelOptions {
     pub patrol_s: Option<f64>,
 }
 
+/// What scores the frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GateKind {
+    /// A small network that looks for the beginning of an incident.
+    Network,
+    /// Background subtraction: lasting change in the place.
+    Background,
+}
+
+impl GateKind {
+    /// Its name, as in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Network => "network",
+            Self::Background => "background",
+        }
+    }
+}
+
 impl Default for SentinelOptions {
     fn default() -> Self {
         Self {
+            gate: GateKind::Network,
             // 4 scores a second at 8 fps: the shortest incident shows in two of them.
             every_nth: 2,
             wake_at: 0.5,

@@ -99,6 +99,7 @@ mod tests {
     use WakeReason::{Patrol, Saliency};
 
     const OPTIONS: SentinelOptions = SentinelOptions {
+        gate: crate::GateKind::Background,
         every_nth: 1,
         wake_at: 0.5,
         rest_at: 0.25,
