@@ -18,6 +18,9 @@ use std::path::{Path, PathBuf};
 /// How much the agent may say, the least first.
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
+/// What the sentinel may score by.
+const GATES: [&str; 2] = ["network", "background"];
+
 /// From which level on there is an alarm.
 const ALARM_LEVELS: [&str; 3] = ["alert", "notice", "never"];
 
@@ -94,6 +97,10 @@ section! {
 section! {
     /// The sentinel: the always-on gate that decides when an inquiry is worth its cost.
     [sentinel] Sentinel {
+        /// What scores the frames: "network" looks for the beginning of an incident, "background" for
+        /// lasting change in the place. Background subtraction also decides where the network must
+        /// not be trusted; `lookback doctor` says so.
+        gate: String = tuned().gate.name().into(), Text::OneOf(&GATES);
         /// It looks at every n-th frame.
         every_nth: u32 = tuned().every_nth, 1..=1000;
         /// Saliency from which it wakes the policy.
@@ -314,6 +321,28 @@ impl Board {
             "never" => None,
             "notice" => Some(event_log::Level::Notice),
             _ => Some(event_log::Level::Alert),
+        }
+    }
+}
+
+impl Sentinel {
+    /// What scores the frames.
+    pub fn gate_kind(&self) -> ::sentinel::GateKind {
+        match self.gate.as_str() {
+            "background" => ::sentinel::GateKind::Background,
+            _ => ::sentinel::GateKind::Network,
+        }
+    }
+
+    /// What the sentinel of each camera is made with.
+    pub fn options(&self) -> ::sentinel::SentinelOptions {
+        ::sentinel::SentinelOptions {
+            gate: self.gate_kind(),
+            every_nth: self.every_nth,
+            wake_at: self.wake_at as f32,
+            rest_at: self.rest_at as f32,
+            refractory_s: self.refractory_s,
+            patrol_s: self.patrol_s,
         }
     }
 }

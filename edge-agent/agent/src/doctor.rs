@@ -15,6 +15,7 @@ use crate::config::{Config, ConfigError};
 use crate::{camera, parts};
 use anyhow::Result;
 use hal_linux::{Clock, SystemClock, list_devices};
+use sentinel::Sentinel;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
@@ -37,6 +38,8 @@ pub fn run(config: &Config, arguments: &DoctorArguments, out: &mut dyn Write) ->
     report.add(checks::configuration(config));
     data(config, &mut report);
     bundle_and_engine(config, &mut report);
+    let (sentinel, why) = Sentinel::best(config.sentinel.options());
+    report.add(checks::sentinel(&sentinel.describe(), why.as_deref()));
     report.checks.extend(checks::cameras(&config.cameras, &list_devices(), &|source| {
         let (camera, _) = camera::open(source, Arc::new(AtomicBool::new(false)))?;
         Ok(camera.describe())

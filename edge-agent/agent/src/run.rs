@@ -17,7 +17,6 @@ use frame_store::{FrameStore, PinId};
 use hal_camera::CameraId;
 use hal_linux::{BoardDescription, LinuxBoard, Notify, PartState};
 use inquiry::Inquirer;
-use sentinel::SentinelOptions;
 use serde_json::json;
 use std::{
     collections::HashSet,
@@ -139,13 +138,7 @@ pub fn terms(config: &Config, bundle: &Bundle, inquirer: &Inquirer) -> Terms {
 /// How this configuration wants its cameras watched.
 pub fn plan(config: &Config) -> Plan {
     Plan {
-        sentinel: SentinelOptions {
-            every_nth: config.sentinel.every_nth,
-            wake_at: config.sentinel.wake_at as f32,
-            rest_at: config.sentinel.rest_at as f32,
-            refractory_s: config.sentinel.refractory_s,
-            patrol_s: config.sentinel.patrol_s,
-        },
+        sentinel: config.sentinel.options(),
         look_back_s: config.inquiry.look_back_s,
         settle_s: config.inquiry.settle_s,
         signs: Arc::new(Signs::new(config.cameras.len())),

@@ -252,7 +252,13 @@ fn gate(plan: &Plan, frames: Receiver<Seen>, docket: &Shared) {
     let mut ration = Ration::default();
     for seen in frames {
         let at = sentinels.iter().position(|s| s.0 == seen.camera).unwrap_or_else(|| {
-            sentinels.push((seen.camera, Sentinel::new(plan.sentinel.clone()), None));
+            let (sentinel, why) = Sentinel::best(plan.sentinel.clone());
+            let (camera, gate) = (seen.camera.0, sentinel.describe());
+            match why {
+                None => tracing::info!(camera, gate, "the sentinel watches"),
+                Some(why) => tracing::warn!(camera, gate, %why, "the sentinel watches"),
+            }
+            sentinels.push((seen.camera, sentinel, None));
             sentinels.len() - 1
         });
         let (camera, sentinel, newest) = &mut sentinels[at];

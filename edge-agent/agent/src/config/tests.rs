@@ -30,6 +30,7 @@ fn every_key_of_the_printed_default_is_explained() {
         let (key, value) = line.split_once(" = ").unwrap();
         let other = match value {
             "false" => "true".into(),
+            "\"network\"" => "\"background\"".into(),
             "\"info\"" => "\"debug\"".into(),
             "\"alert\"" => "\"never\"".into(),
             text if text.starts_with('"') => format!("\"x{}", &text[1..]),
@@ -73,16 +74,15 @@ fn the_default_store_is_the_stores_own_default() {
 
 #[test]
 fn the_default_sentinel_is_the_sentinels_own_default() {
-    let own = ::sentinel::SentinelOptions::default();
-    let Sentinel { every_nth, wake_at, rest_at, refractory_s, patrol_s } = Sentinel::default();
-    let default = ::sentinel::SentinelOptions {
-        every_nth,
-        wake_at: wake_at as f32,
-        rest_at: rest_at as f32,
-        refractory_s,
-        patrol_s,
-    };
-    assert_eq!(default, own);
+    assert_eq!(Sentinel::default().options(), ::sentinel::SentinelOptions::default());
+}
+
+#[test]
+fn the_sentinels_gate_is_the_one_that_is_named() {
+    for kind in [::sentinel::GateKind::Network, ::sentinel::GateKind::Background] {
+        let text = format!("[sentinel]\ngate = \"{}\"\n", kind.name());
+        assert_eq!(parse(&text).unwrap().sentinel.options().gate, kind);
+    }
 }
 
 #[test]

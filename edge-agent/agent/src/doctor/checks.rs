@@ -225,6 +225,19 @@ pub(super) fn engine(loaded: Result<&(String, String), &Error>) -> Check {
     }
 }
 
+/// What decides when to look: `gate` in its own words, and why it is not the one that was asked for.
+pub(super) fn sentinel(gate: &str, why_not: Option<&str>) -> Check {
+    const NAME: &str = "sentinel";
+    match why_not {
+        None => Check::ok(NAME, gate),
+        Some(why) => {
+            let finding = format!("{gate}, since {why}");
+            let remedy = "install the agent again; or set gate = \"background\" in [sentinel]";
+            Check::warn(NAME, finding, remedy)
+        }
+    }
+}
+
 /// Every configured camera, and the devices that could be. `open` gives a camera's own description.
 pub(super) fn cameras(
     configured: &[Camera],

@@ -53,6 +53,13 @@ fn a_data_directory_that_cannot_be_is_refused_with_the_reason() {
 }
 
 #[test]
+fn the_sentinel_says_what_decides_and_why_it_is_not_the_network() {
+    says(&sentinel("network of 96x64 pixels", None), Status::Ok, "network of 96x64 pixels");
+    let fallen_back = sentinel("background subtraction", Some("the network answers wrongly"));
+    says(&fallen_back, Status::Warn, "background subtraction, since the network answers wrongly");
+}
+
+#[test]
 fn disk_space_is_judged_by_what_the_store_may_still_grow() {
     let temp = dir();
     let store = |bytes_max_mb| crate::config::Store { bytes_max_mb, ..Default::default() };
