@@ -3,6 +3,7 @@
 
 mod benchmark;
 mod simulated;
+mod woken;
 
 use anyhow::{Context, Result, bail, ensure};
 use benchmark::{Benchmark, BenchmarkArguments, Policy};
@@ -19,6 +20,7 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
 };
+use woken::SentinelArguments;
 
 /// How good a policy is, beside passive ways to use the same policy.
 #[derive(Parser)]
@@ -38,6 +40,8 @@ enum Command {
     XdViolence(BenchmarkArguments),
     /// On videos of UBnormal.
     Ubnormal(BenchmarkArguments),
+    /// What the sentinel wakes for on simulated videos, and what that costs.
+    Sentinel(SentinelArguments),
     /// Draw score curves beside the truth, as one HTML file.
     Report(ReportArguments),
 }
@@ -61,6 +65,7 @@ fn main() -> ExitCode {
         Command::UcfCrime(arguments) => on_films(Benchmark::UcfCrime, &arguments),
         Command::XdViolence(arguments) => on_films(Benchmark::XdViolence, &arguments),
         Command::Ubnormal(arguments) => on_films(Benchmark::UbNormal, &arguments),
+        Command::Sentinel(arguments) => woken::run(&arguments),
         Command::Report(arguments) => report(&arguments),
     };
     match done {

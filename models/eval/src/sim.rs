@@ -33,6 +33,11 @@ impl SimVideo {
         Self { seed, length_s, stories, spec, scene, from_s }
     }
 
+    /// The second of the scene at which the video begins.
+    pub fn from_s(&self) -> f64 {
+        self.from_s
+    }
+
     /// The task of inquiring about it with `frames` frames.
     pub fn task(&self, frames: u32) -> Task {
         Task {

@@ -72,7 +72,7 @@ pub struct SimArguments {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum SplitName {
+pub enum SplitName {
     Train,
     Val,
     Test,
