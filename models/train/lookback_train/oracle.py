@@ -80,9 +80,7 @@ def stream_pairs(
             yield Pairs(frames, cells, read_bytes(pipe, n * KINDS).reshape(n, KINDS))
 
 
-def stream_vigils(
-    binary: Path, start: int, count: int, size: tuple[int, int]
-) -> Iterator[Vigil]:
+def stream_vigils(binary: Path, start: int, count: int, size: tuple[int, int]) -> Iterator[Vigil]:
     """One window per seed in `[start, start + count)`, in frames of `size` (width, height)."""
     arguments = ["vigils", "--from", str(start), "--count", str(count)]
     arguments += ["--width", str(size[0]), "--height", str(size[1])]

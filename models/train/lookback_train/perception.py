@@ -18,6 +18,8 @@ from .tower import Perception, Trunk, normalise
 PAIRS_PER_SEED = 8
 SEEDS_PER_STEP = 8
 LEARNING_RATE = 3e-3
+LATER_CYCLES = 0.5
+"""Of the learning rate, where a tower that was trained to its end goes on and should not forget."""
 POSITIVE_WEIGHT = 4.0
 SIGHTS_WEIGHT = 2.0
 SIGHT_WEIGHTS = torch.tensor([0.5, 1.0, 3.0, 3.0])
@@ -25,31 +27,39 @@ SIGHT_WEIGHTS = torch.tensor([0.5, 1.0, 3.0, 3.0])
 
 
 def train(binary: Path, out: Path, steps: int, seed: int, report: int = 100) -> None:
-    """Trains trunk and perception for `steps` of 64 pairs and writes `out`; resumes from it."""
+    """Trains trunk and perception for `steps` of 64 pairs and writes `out`; resumes from it.
+
+    What was trained to its end for fewer steps goes on for the others in a cycle of its own, and
+    what was cut short ends its cycle first.
+    """
     torch.manual_seed(seed)
     names = oracle.classes(binary)
     trunk = Trunk().to(memory_format=torch.channels_last)
     perception = Perception(len(names)).to(memory_format=torch.channels_last)
     parameters = [*trunk.parameters(), *perception.parameters()]
-    optimiser = torch.optim.AdamW(parameters, LEARNING_RATE, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, steps, pct_start=0.1)
+    optimiser, schedule = _cycle(parameters, LEARNING_RATE, steps)
     done = 0
     if out.exists():
         state = torch.load(out, weights_only=True)
         trunk.load_state_dict(state["trunk"])
         perception.load_state_dict(state["perception"])
-        if state["step"] >= steps:
-            return
-        optimiser.load_state_dict(state["optimiser"])
-        schedule.load_state_dict(state["schedule"])
         done = state["step"]
+        if done >= steps:
+            return
+        if state["schedule"]["last_epoch"] < state["schedule"]["total_steps"]:
+            optimiser.load_state_dict(state["optimiser"])
+            schedule.load_state_dict(state["schedule"])
+        else:
+            rate = LEARNING_RATE * LATER_CYCLES
+            optimiser, schedule = _cycle(parameters, rate, steps - done)
+    end = min(steps, done + schedule.total_steps - schedule.last_epoch)
     first = oracle.TRAIN + 2_000_000 + seed * 500_000 + done * SEEDS_PER_STEP
     records = oracle.stream_pairs(
-        binary, first, (steps - done) * SEEDS_PER_STEP, PAIRS_PER_SEED, len(names)
+        binary, first, (end - done) * SEEDS_PER_STEP, PAIRS_PER_SEED, len(names)
     )
     started, running = time.time(), 0.0
     trunk.train()
-    for step in range(done + 1, steps + 1):
+    for step in range(done + 1, end + 1):
         chosen = [next(records) for _ in range(SEEDS_PER_STEP)]
         frames = normalise(torch.from_numpy(np.concatenate([c.frames for c in chosen])))
         # Never mirrored: in a mirror every car comes against its lane.
@@ -63,7 +73,7 @@ def train(binary: Path, out: Path, steps: int, seed: int, report: int = 100) -> 
         optimiser.step()
         schedule.step()
         running = loss.item() if step == done + 1 else 0.98 * running + 0.02 * loss.item()
-        if step % report == 0 or step == steps:
+        if step % report == 0 or step == end:
             rate = (step - done) / (time.time() - started)
             left = (steps - step) / rate
             print(f"perception {step}/{steps} loss {running:.4f} {left:.0f} s left", flush=True)
@@ -77,6 +87,16 @@ def train(binary: Path, out: Path, steps: int, seed: int, report: int = 100) -> 
             }
             torch.save(state, out.with_suffix(".part"))
             out.with_suffix(".part").rename(out)
+    if end < steps:
+        train(binary, out, steps, seed, report)
+
+
+def _cycle(
+    parameters: list[torch.nn.Parameter], rate: float, steps: int
+) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.OneCycleLR]:
+    """What trains for `steps`, up to `rate` and down again."""
+    optimiser = torch.optim.AdamW(parameters, rate, weight_decay=0.01)
+    return optimiser, torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, steps, pct_start=0.1)
 
 
 def short_floats() -> torch.autocast:
