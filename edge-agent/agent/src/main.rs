@@ -21,6 +21,7 @@ mod machine;
 mod parts;
 mod replay;
 mod run;
+mod sight;
 mod signs;
 mod tend;
 mod watch;

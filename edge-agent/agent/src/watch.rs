@@ -12,12 +12,13 @@
 use crate::{
     conclude::{Concluder, Conclusion, Trouble},
     docket::{Cause, Docket, Order},
+    sight::Sight,
     signs::{Part, Signs},
     tend::tend,
 };
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use frame_store::FrameStore;
-use hal_camera::{Camera, CameraId, Capture, Frame, MediaTime, decode_luma_scaled};
+use hal_camera::{Camera, CameraId, Capture, Frame, MediaTime};
 use hal_linux::LinuxBoard;
 use inquiry::{Inquirer, Request, Stored};
 use sentinel::{Sentinel, SentinelOptions, WakeReason};
@@ -130,9 +131,11 @@ pub fn watch(
             let report = concluded.clone();
             scope.spawn(move || keep(store, to_keep, kept, &report, signs))
         };
-        scope.spawn(|| gate(plan, to_gate, &docket));
-        let inquiries = scope.spawn(|| {
-            let made = inquire(&docket, inquirer, store, &normals, concluded, signs, stop);
+        let report = concluded.clone();
+        let docket = &docket;
+        scope.spawn(move || gate(plan, to_gate, docket, &report));
+        let inquiries = scope.spawn(move || {
+            let made = inquire(docket, inquirer, store, &normals, concluded, signs, stop);
             over.store(true, Ordering::Relaxed);
             made
         });
@@ -246,22 +249,36 @@ fn keep(
     stored
 }
 
+/// What the gate keeps of a camera.
+struct Gated {
+    camera: CameraId,
+    sentinel: Sentinel,
+    sight: Sight,
+    newest: Option<MediaTime>,
+}
+
+impl Gated {
+    fn new(camera: CameraId, plan: &Plan) -> Self {
+        let (sentinel, why) = Sentinel::best(plan.sentinel.clone());
+        let gate = sentinel.describe();
+        match why {
+            None => tracing::info!(camera = camera.0, gate, "the sentinel watches"),
+            Some(why) => tracing::warn!(camera = camera.0, gate, %why, "the sentinel watches"),
+        }
+        Self { camera, sentinel, sight: Sight::default(), newest: None }
+    }
+}
+
 /// Gate → docket: the sentinel says when a look is worth its cost.
-fn gate(plan: &Plan, frames: Receiver<Seen>, docket: &Shared) {
-    let mut sentinels: Vec<(CameraId, Sentinel, Option<MediaTime>)> = vec![];
+fn gate(plan: &Plan, frames: Receiver<Seen>, docket: &Shared, report: &Sender<Conclusion>) {
+    let mut all: Vec<Gated> = vec![];
     let mut ration = Ration::default();
     for seen in frames {
-        let at = sentinels.iter().position(|s| s.0 == seen.camera).unwrap_or_else(|| {
-            let (sentinel, why) = Sentinel::best(plan.sentinel.clone());
-            let (camera, gate) = (seen.camera.0, sentinel.describe());
-            match why {
-                None => tracing::info!(camera, gate, "the sentinel watches"),
-                Some(why) => tracing::warn!(camera, gate, %why, "the sentinel watches"),
-            }
-            sentinels.push((seen.camera, sentinel, None));
-            sentinels.len() - 1
+        let at = all.iter().position(|gated| gated.camera == seen.camera).unwrap_or_else(|| {
+            all.push(Gated::new(seen.camera, plan));
+            all.len() - 1
         });
-        let (camera, sentinel, newest) = &mut sentinels[at];
+        let Gated { camera, sentinel, sight, newest } = &mut all[at];
         let Some(frame) = seen.frame else {
             // The end of a recording is looked at like a patrol: nothing comes after it.
             let mut open = docket.lock();
@@ -274,8 +291,15 @@ fn gate(plan: &Plan, frames: Receiver<Seen>, docket: &Shared) {
         };
         *newest = Some(frame.media_time);
         let wanted = sentinel.wants_next() && ration.lets_through(plan.signs.frames_permille());
-        let scored = wanted.then(|| decode_luma_scaled(&frame, sentinel.least_size()));
-        let wake = match scored.and_then(Result::ok) {
+        let (luma, said) = match wanted {
+            true => sight.look(&frame, sentinel.least_size()),
+            false => (None, None),
+        };
+        if let Some(sentence) = said {
+            let trouble = Trouble::Camera { camera: *camera, sentence };
+            let _ = report.send(Conclusion::Trouble(trouble));
+        }
+        let wake = match luma {
             Some(luma) => {
                 plan.signs.ambient(luma.mean());
                 sentinel.watch(&luma, frame.media_time).wake

@@ -53,7 +53,7 @@ fn moving_bars_wake_nobody() {
     for speed in [-40.0, 8.0, 25.0] {
         let bars = |_, t: f64, x: usize, _| {
             let along = (x as f64 + 1000.0 + speed * t) / 24.0;
-            if along as u32 % 2 == 0 { 30.0 } else { 220.0 }
+            if (along as u32).is_multiple_of(2) { 30.0 } else { 220.0 }
         };
         assert_eq!(waking(bars), 0, "{speed} pixels a second");
     }
