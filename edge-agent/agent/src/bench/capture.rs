@@ -43,7 +43,8 @@ use tempfile::TempDir;
 /// without inquiries, the sentinel five times a second. motion, if it is installed, detects motion
 /// in the same stream, in the configuration that costs it least: it stores nothing.
 ///
-/// A frame is lost that came due and is not in the store at the end. In the table and in JSON, CPU
+/// A frame is lost that came due and is not in the store at the end. Where the machine does not let
+/// the server run, the stream is put off, and the report says by how much. In the table and in JSON, CPU
 /// time is a percentage of one core over the same wall time; with a peer the sides take turns, and
 /// each figure is the median of the rounds.
 #[derive(clap::Args)]
@@ -288,6 +289,8 @@ struct Ourselves {
     bytes_written: u64,
     /// How often the disk refused a write or was full.
     disk_refused: u64,
+    /// Seconds by which the bench itself put the stream off, since the machine did not let it run.
+    stream_stalled_s: f64,
 }
 
 #[derive(Debug, Serialize)]
@@ -333,6 +336,7 @@ impl Report {
             frames_lost: offered.saturating_sub(stored),
             bytes_written: sum(&rounds, |r| r.bytes_written),
             disk_refused: ours.iter().map(|(_, told)| told.disk_refused).sum(),
+            stream_stalled_s: sum(&rounds, |r| r.given.stalled_us) as f64 / 1e6,
         };
         let motion = version.filter(|_| !peers.is_empty()).map(|version| Peers {
             version,

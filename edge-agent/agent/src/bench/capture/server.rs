@@ -33,6 +33,15 @@ pub(super) struct Given {
     pub offered: u64,
     /// Frames that the client took.
     pub delivered: u64,
+    /// Microseconds by which the stream was put off, since this process did not get to run.
+    pub stalled_us: u64,
+}
+
+/// What is counted while a client is fed.
+#[derive(Default)]
+struct Counts {
+    offered: AtomicU64,
+    stalled_us: AtomicU64,
 }
 
 /// A server that feeds whoever asks.
@@ -44,7 +53,7 @@ pub(super) struct Server {
 
 /// A client that is being fed.
 pub(super) struct Feeding {
-    offered: Arc<AtomicU64>,
+    counts: Arc<Counts>,
     stop: Arc<AtomicBool>,
     thread: thread::JoinHandle<Result<u64>>,
 }
@@ -98,21 +107,21 @@ impl Server {
     fn feed(&self, client: TcpStream) -> Result<Feeding> {
         let client = greeted(client).context("a client went away before it got a frame")?;
         let (due, to_write) = bounded(BUFFERS);
-        let (offered, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let (counts, stop) = (Arc::new(Counts::default()), Arc::new(AtomicBool::new(false)));
         thread::spawn({
-            let (offered, stop, fps) = (offered.clone(), stop.clone(), self.fps);
-            move || pace(&due, &offered, &stop, fps)
+            let (counts, stop, fps) = (counts.clone(), stop.clone(), self.fps);
+            move || pace(&due, &counts, &stop, fps)
         });
         let stream = self.stream.clone();
         let thread = thread::spawn(move || write(client, &stream, &to_write));
-        Ok(Feeding { offered, stop, thread })
+        Ok(Feeding { counts, stop, thread })
     }
 }
 
 impl Feeding {
     /// Frames that have come due so far.
     pub fn offered(&self) -> u64 {
-        self.offered.load(Ordering::Relaxed)
+        self.counts.offered.load(Ordering::Relaxed)
     }
 
     /// Ends the stream behind the frames that are due.
@@ -125,7 +134,9 @@ impl Feeding {
             Ok(delivered) => delivered?,
             Err(_) => bail!("the thread that feeds a client panicked"),
         };
-        Ok(Given { offered: self.offered.load(Ordering::Relaxed), delivered })
+        let stalled_us = self.counts.stalled_us.load(Ordering::Relaxed);
+        let offered = self.counts.offered.load(Ordering::Relaxed);
+        Ok(Given { offered, delivered, stalled_us })
     }
 }
 
@@ -150,20 +161,43 @@ fn greeted(client: TcpStream) -> io::Result<TcpStream> {
     Ok(client)
 }
 
-/// Says when a frame is due. Where this thread itself comes late by more than [`BUFFERS`] frames, as on
-/// a machine that has too much to do, what is lost by that cannot be told from what the client lost.
-fn pace(due: &Sender<u64>, offered: &AtomicU64, stop: &AtomicBool, fps: f64) {
+/// Says when a frame is due, and adds to `stalled_us` what it came late by.
+fn pace(due: &Sender<u64>, counts: &Counts, stop: &AtomicBool, fps: f64) {
     let begun = Instant::now();
+    let mut schedule = Schedule::new(fps);
     for number in 0.. {
-        let at = Duration::from_secs_f64(number as f64 / fps);
-        thread::sleep(at.saturating_sub(begun.elapsed()));
+        thread::sleep(schedule.next.saturating_sub(begun.elapsed()));
         if stop.load(Ordering::Relaxed) {
             return;
         }
-        offered.fetch_add(1, Ordering::Relaxed);
+        let stalled = schedule.come(begun.elapsed());
+        counts.stalled_us.fetch_add(stalled.as_micros() as u64, Ordering::Relaxed);
+        counts.offered.fetch_add(1, Ordering::Relaxed);
         if let Err(TrySendError::Disconnected(_)) = due.try_send(number) {
             return;
         }
+    }
+}
+
+/// When the next frame is due. A thread that did not run for longer than a frame lasts, on a machine that
+/// has too much to do, would otherwise make up for it by frames in a burst, as no camera does, and
+/// what is lost by that would look like the client's loss.
+struct Schedule {
+    interval: Duration,
+    next: Duration,
+}
+
+impl Schedule {
+    fn new(fps: f64) -> Self {
+        Self { interval: Duration::from_secs_f64(fps.recip()), next: Duration::ZERO }
+    }
+
+    /// The frame that was due is there at `now`; says by how much all that follow are put off.
+    fn come(&mut self, now: Duration) -> Duration {
+        let late = now.saturating_sub(self.next);
+        let put_off = if late > self.interval { late } else { Duration::ZERO };
+        self.next += self.interval + put_off;
+        put_off
     }
 }
 
@@ -185,4 +219,69 @@ fn write(mut client: TcpStream, stream: &Stream, due: &Receiver<u64>) -> Result<
     }
     client.write_all(format!("--{BOUNDARY}--\r\n").as_bytes()).ok();
     Ok(delivered)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::reader::StreamCamera, *};
+    use hal_camera::{Camera, Capture};
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn a_thread_that_did_not_run_puts_the_stream_off_and_bursts_nothing() {
+        let mut schedule = Schedule::new(10.0);
+        let put_off: Vec<Duration> =
+            [0, 120, 290, 750, 860, 950].map(|now| schedule.come(ms(now))).to_vec();
+        // Late by less than a frame is made up for; the fourth came 450 ms late.
+        assert_eq!(put_off, [ms(0), ms(0), ms(0), ms(450), ms(0), ms(0)]);
+        assert_eq!(schedule.next, ms(1050));
+    }
+
+    fn served() -> Server {
+        Server::new(Arc::new(Stream::make((64, 64), 2.0, |_| Ok(())).unwrap()), 200.0).unwrap()
+    }
+
+    #[test]
+    fn who_takes_every_frame_gets_every_frame() {
+        let server = served();
+        let address = server.address().unwrap();
+        let reader = thread::spawn(move || {
+            let mut camera = StreamCamera::open(address, (64, 64)).unwrap();
+            let mut taken = 0;
+            while let Capture::Frame(frame) = camera.capture().unwrap() {
+                assert!(hal_camera::is_jpeg(&frame.bytes));
+                taken += 1;
+            }
+            taken
+        });
+        let feeding = server.feed_next(|| Ok(())).unwrap();
+        let given = feeding.end().unwrap();
+        assert_eq!(reader.join().unwrap(), given.delivered);
+        assert!(given.offered >= 10 && given.delivered >= given.offered / 2, "{given:?}");
+    }
+
+    #[test]
+    fn what_a_client_does_not_take_in_time_is_offered_and_not_delivered() {
+        // Large enough that no socket holds a second of them.
+        let stream = Stream::make((1920, 1080), 1.0, |_| Ok(())).unwrap();
+        let server = Server::new(Arc::new(stream), 200.0).unwrap();
+        let mut client = TcpStream::connect(server.address().unwrap()).unwrap();
+        client.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+        let reader = thread::spawn(move || {
+            thread::sleep(Duration::from_secs(1));
+            io::copy(&mut client, &mut io::sink()).unwrap()
+        });
+        let given = server.feed_next(|| Ok(())).and_then(Feeding::end).unwrap();
+        assert!(given.delivered < given.offered && given.delivered > 0, "{given:?}");
+        assert!(reader.join().unwrap() > given.delivered * 50_000);
+    }
+
+    #[test]
+    fn nobody_who_asks_is_no_reason_to_wait_where_there_is_none() {
+        let refused = served().feed_next(|| bail!("the peer ended"));
+        assert_eq!(refused.err().unwrap().to_string(), "the peer ended");
+    }
 }
