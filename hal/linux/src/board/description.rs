@@ -30,7 +30,7 @@ pub struct BoardDescription {
     /// The door's contact: on while it is open.
     pub door: Option<Line>,
     /// The temperature.
-    pub temperature: Option<Zone>,
+    pub temperature: Option<Sensor>,
     /// The hardware watchdog.
     pub watchdog: Option<Device>,
     /// Times and levels of all of these.
@@ -84,12 +84,28 @@ fn usual_period_us() -> u32 {
     1000
 }
 
-/// A thermal zone.
+/// A sensor of temperature: one of the kernel's thermal zones, or an input of a hardware monitor.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Zone {
-    /// Its type, as in `/sys/class/thermal/thermal_zone0/type`.
-    pub zone: String,
+pub struct Sensor {
+    zone: Option<String>,
+    monitor: Option<String>,
+    #[serde(default = "usual_input")]
+    input: u32,
+}
+
+/// Most monitors have one.
+fn usual_input() -> u32 {
+    1
+}
+
+/// Which sensor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum SensorName {
+    /// By its type, as in `/sys/class/thermal/thermal_zone0/type`.
+    Zone(String),
+    /// By its monitor's name, as in `/sys/class/hwmon/hwmon0/name`, and the number in `temp1_input`.
+    Monitor { name: String, input: u32 },
 }
 
 /// The watchdog's device.
@@ -188,6 +204,9 @@ impl BoardDescription {
                 return Err(wrong(at("timeout_s"), reason));
             }
         }
+        if let Some(Err(reason)) = found.temperature.as_ref().map(Sensor::name) {
+            return Err(wrong(at("[temperature]"), format!("[temperature] {reason}")));
+        }
         if found.infrared.as_ref().is_some_and(|pwm| pwm.period_us == 0) {
             return Err(wrong(at("period_us"), "period_us must be more than 0".into()));
         }
@@ -232,6 +251,23 @@ impl Line {
                 Err("has an offset and no chip: add chip = \"/dev/gpiochip0\"")
             }
             (None, None, _) => Err("names no line: add line = \"NAME\", or chip and offset"),
+        }
+    }
+}
+
+impl Sensor {
+    /// Which one it is.
+    pub(super) fn wanted(&self) -> SensorName {
+        // It was checked when it was read.
+        self.name().unwrap_or(SensorName::Zone(String::new()))
+    }
+
+    fn name(&self) -> Result<SensorName, &'static str> {
+        match (&self.zone, &self.monitor) {
+            (Some(zone), None) => Ok(SensorName::Zone(zone.clone())),
+            (None, Some(name)) => Ok(SensorName::Monitor { name: name.clone(), input: self.input }),
+            (Some(_), Some(_)) => Err("has both zone and monitor: give one of them"),
+            (None, None) => Err("names no sensor: add zone = \"TYPE\", or monitor = \"NAME\""),
         }
     }
 }
@@ -305,6 +341,11 @@ mod tests {
             (
                 "name = \"a\"\n[options.relay]\nlongest_on_ms = 0\n",
                 "line 3: options.relay.longest_on_ms must be",
+            ),
+            ("name = \"a\"\n[temperature]\n", "line 2: [temperature] names no sensor"),
+            (
+                "name = \"a\"\n[temperature]\nzone = \"x\"\nmonitor = \"y\"\n",
+                "line 2: [temperature] has both",
             ),
             ("name = 3", "line 1: invalid type"),
             ("", "line 1: missing field `name`"),

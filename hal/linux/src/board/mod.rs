@@ -16,5 +16,5 @@ pub use gpio::{Bias, Edge, InputLine, LineName, OutputLine, Wiring};
 pub use notify::Notify;
 pub use pwm::{PwmOutput, SysfsPwm};
 pub use tended::{LinuxBoard, PartState};
-pub use thermal::ThermalZone;
+pub use thermal::TemperatureSensor;
 pub use watchdog::HardwareWatchdog;

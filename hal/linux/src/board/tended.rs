@@ -1,7 +1,9 @@
 //! A board of Linux: its description opened, part by part, and tended.
 
 use super::description::BoardDescription;
-use super::{HardwareWatchdog, InputLine, Notify, OutputLine, PartError, SysfsPwm, ThermalZone};
+use super::{
+    HardwareWatchdog, InputLine, Notify, OutputLine, PartError, SysfsPwm, TemperatureSensor,
+};
 use hal_board::{Asked, Board, BoardEvent, Millis, OptionsError, Pins, Temperature, Told};
 
 /// How a part of the board stands.
@@ -27,7 +29,7 @@ pub struct LinuxBoard {
 
 /// The board's temperature, read no oftener than a sensor answers.
 struct Sensor {
-    zone: Option<ThermalZone>,
+    opened: Option<TemperatureSensor>,
     read_at: Option<Millis>,
     newest: Temperature,
 }
@@ -63,8 +65,8 @@ impl LinuxBoard {
                 InputLine::open(&line.wiring()).map(|line| (line.name().to_owned(), line))
             }),
         };
-        let zone = open("temperature", d.temperature.as_ref(), &mut states, |zone| {
-            ThermalZone::open(&zone.zone).map(|zone| (zone.name().to_owned(), zone))
+        let sensor = open("temperature", d.temperature.as_ref(), &mut states, |sensor| {
+            TemperatureSensor::open(sensor).map(|sensor| (sensor.name().to_owned(), sensor))
         });
         let board = Board::new(d.options, pins)?;
         let watchdog = open("watchdog", d.watchdog.as_ref(), &mut states, |device| {
@@ -74,7 +76,7 @@ impl LinuxBoard {
         let board = Self {
             name: d.name.clone(),
             board,
-            sensor: Sensor { zone, read_at: None, newest: Temperature::default() },
+            sensor: Sensor { opened: sensor, read_at: None, newest: Temperature::default() },
             watchdog,
             notify,
             kick_failed: false,
@@ -100,11 +102,11 @@ impl LinuxBoard {
         open("illuminator", d.infrared.as_ref(), &mut states, |pwm| {
             SysfsPwm::examine(&pwm.output()).map(|name| (name, ()))
         });
-        open("temperature", d.temperature.as_ref(), &mut states, |zone| {
-            let zone = ThermalZone::open(&zone.zone)?;
-            let reading = match zone.read() {
-                Temperature::MilliCelsius(mc) => format!("{}, {} °C", zone.name(), mc / 1000),
-                _ => format!("{}, which gives no reading", zone.name()),
+        open("temperature", d.temperature.as_ref(), &mut states, |sensor| {
+            let sensor = TemperatureSensor::open(sensor)?;
+            let reading = match sensor.read() {
+                Temperature::MilliCelsius(mc) => format!("{}, {} °C", sensor.name(), mc / 1000),
+                _ => format!("{}, which gives no reading", sensor.name()),
             };
             Ok((reading, ()))
         });
@@ -156,10 +158,10 @@ impl LinuxBoard {
 
 impl Sensor {
     fn read(&mut self, now: Millis) -> Temperature {
-        let Some(zone) = &self.zone else { return Temperature::NoSensor };
+        let Some(sensor) = &self.opened else { return Temperature::NoSensor };
         if self.read_at.is_none_or(|at| now.since(at) >= READ_EVERY_MS) {
             self.read_at = Some(now);
-            self.newest = zone.read();
+            self.newest = sensor.read();
         }
         self.newest
     }
