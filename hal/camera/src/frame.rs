@@ -56,6 +56,24 @@ pub enum Capture {
     End,
 }
 
+/// What a camera has noticed beside its frames.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Noticed {
+    /// Frames that the device has made and that could not be taken, by its own count.
+    pub frames_lost: u64,
+    /// What a person should know though there are frames, a sentence each. Said once, not again for
+    /// as long as it goes on.
+    pub remarks: Vec<String>,
+}
+
+impl Noticed {
+    /// This and then `later`.
+    pub fn add(&mut self, later: Self) {
+        self.frames_lost += later.frames_lost;
+        self.remarks.extend(later.remarks);
+    }
+}
+
 /// A source of frames. Implementations block until a frame is there or a time-out of their own has
 /// passed; they never end the process.
 pub trait Camera: Send {
@@ -67,6 +85,12 @@ pub trait Camera: Send {
 
     /// A short name for people and logs, such as `/dev/video0 (MJPG 1280x720)`.
     fn describe(&self) -> String;
+
+    /// What was noticed since the last call; nothing, unless the camera is a device that can lose
+    /// frames or fall short of what was asked of it.
+    fn noticed(&mut self) -> Noticed {
+        Noticed::default()
+    }
 }
 
 /// Why a camera gave no frame. Each message names the device and the remedy.

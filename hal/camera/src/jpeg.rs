@@ -74,6 +74,11 @@ pub(crate) fn scaled(bytes: &[u8], least: (usize, usize)) -> Result<Luma, String
     }
 }
 
+/// Width and height in pixels, from the header alone.
+pub(crate) fn size(bytes: &[u8]) -> Option<(u16, u16)> {
+    header::size(bytes)
+}
+
 /// The JPEG with the standard's Huffman tables if it defines none: many cameras leave them out of
 /// their MJPG frames, and not every decoder knows.
 fn with_huffman_tables(bytes: &[u8]) -> Cow<'_, [u8]> {

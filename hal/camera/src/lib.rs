@@ -11,6 +11,8 @@ mod pixels;
 mod scaled;
 mod time;
 
-pub use frame::{Camera, CameraError, CameraId, Capture, Encoding, Frame};
-pub use pixels::{Luma, PixelError, decode_luma, decode_luma_scaled, encode_luma_jpeg, is_jpeg};
+pub use frame::{Camera, CameraError, CameraId, Capture, Encoding, Frame, Noticed};
+pub use pixels::{
+    Luma, PixelError, decode_luma, decode_luma_scaled, encode_luma_jpeg, is_jpeg, jpeg_size,
+};
 pub use time::{ClockQuality, MediaTime, Span, WallTime};

@@ -88,6 +88,12 @@ pub fn is_jpeg(bytes: &[u8]) -> bool {
     bytes.len() > 4 && bytes[..3] == [0xff, 0xd8, 0xff] && bytes[..end].ends_with(&[0xff, 0xd9])
 }
 
+/// Width and height of a JPEG in pixels, read from its header without decoding; `None` if it has no
+/// header that says so.
+pub fn jpeg_size(bytes: &[u8]) -> Option<(u16, u16)> {
+    jpeg::size(bytes)
+}
+
 /// A greyscale JPEG of `luma`. `quality` is 1 (small) to 100 (good).
 ///
 /// # Panics
@@ -167,6 +173,18 @@ mod tests {
         let back = decode_luma(&frame(Encoding::Jpeg, 64, 48, jpeg)).unwrap();
         let worst = luma.pixels.iter().zip(&back.pixels).map(|(a, b)| a.abs_diff(*b)).max();
         assert!(worst.unwrap() <= 4, "{worst:?}");
+    }
+
+    #[test]
+    fn the_size_of_a_jpeg_is_read_from_its_header_and_a_torn_one_has_none() {
+        let jpeg = encode_luma_jpeg(&gradient(70, 41), 90);
+        assert_eq!(jpeg_size(&jpeg), Some((70, 41)));
+        let header = jpeg.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
+        let mut flat = jpeg.clone();
+        flat[header + 5..header + 7].fill(0);
+        for torn in [&jpeg[..header], &jpeg[..header + 6], &flat[..], &[], b"\xff\xd8\xff\xd9"] {
+            assert_eq!(jpeg_size(torn), None, "{} bytes", torn.len());
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@
 
 mod board;
 mod clock;
+mod drift;
 mod file;
 mod reopen;
 mod spec;
@@ -22,6 +23,10 @@ pub use board::{
     TemperatureSensor, Wiring,
 };
 pub use clock::{Clock, Now, SystemClock};
+pub use drift::{ClockChange, Drift};
 pub use file::FileCamera;
 pub use reopen::{Backoff, Reopening, Wait};
-pub use v4l2::{Device, DeviceFormat, FourCc, FrameSizes, V4l2Camera, V4l2Output, list_devices};
+pub use v4l2::{
+    Control, ControlId, ControlRange, Device, DeviceFormat, Fit, FourCc, FrameRates, FrameSize,
+    FrameSizes, Interval, V4l2Camera, V4l2Output, list_devices,
+};

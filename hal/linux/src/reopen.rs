@@ -1,7 +1,7 @@
 //! A camera that goes away is opened again, with growing pauses, and never ends the process.
 
 use crate::Clock;
-use hal_camera::{Camera, CameraError, Capture, MediaTime};
+use hal_camera::{Camera, CameraError, Capture, MediaTime, Noticed};
 use std::time::Duration;
 
 /// Pause after the first failure: a re-enumerating USB camera is usually back within it.
@@ -11,6 +11,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Frames must have flowed for this long before a new failure counts as the first: a camera with a
 /// loose plug that delivers one frame per attempt must not be opened four times a second.
 const STEADY_S: f64 = 10.0;
+
+/// Most remarks that are known as said. A camera makes one or two; one whose remarks are ever others
+/// must not fill the memory.
+const REMARKS_KEPT: usize = 16;
 
 /// How long to wait after each failure. Pure: the caller supplies the time and does the waiting.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -62,6 +66,10 @@ pub struct Reopening {
     camera: Option<Box<dyn Camera>>,
     backoff: Backoff,
     not_before: Option<MediaTime>,
+    /// What cameras that are closed by now had noticed and nobody asked for.
+    noticed: Noticed,
+    /// Remarks that were passed on: the camera makes them again whenever it is opened.
+    said: Vec<String>,
 }
 
 impl Reopening {
@@ -82,6 +90,8 @@ impl Reopening {
             camera: None,
             backoff: Backoff::default(),
             not_before: None,
+            noticed: Noticed::default(),
+            said: Vec::new(),
         }
     }
 
@@ -113,8 +123,10 @@ impl Camera for Reopening {
             Ok(Capture::Frame(_)) => self.backoff.delivered(now),
             Ok(Capture::End) | Err(CameraError::Damaged { .. }) => {}
             Err(error) => {
-                if !matches!(error, CameraError::Stalled { .. }) {
-                    self.camera = None;
+                if !matches!(error, CameraError::Stalled { .. })
+                    && let Some(mut camera) = self.camera.take()
+                {
+                    self.noticed.add(camera.noticed());
                 }
                 let pause = self.backoff.failed();
                 self.not_before = Some(MediaTime(now.0 + pause.as_micros() as i64));
@@ -125,6 +137,18 @@ impl Camera for Reopening {
 
     fn describe(&self) -> String {
         self.camera.as_ref().map_or_else(|| self.name.clone(), |camera| camera.describe())
+    }
+
+    fn noticed(&mut self) -> Noticed {
+        let mut noticed = std::mem::take(&mut self.noticed);
+        if let Some(camera) = &mut self.camera {
+            noticed.add(camera.noticed());
+        }
+        noticed.remarks.retain(|remark| !self.said.contains(remark));
+        self.said.extend(noticed.remarks.iter().cloned());
+        let surplus = self.said.len().saturating_sub(REMARKS_KEPT);
+        self.said.drain(..surplus);
+        noticed
     }
 }
 
@@ -165,6 +189,9 @@ mod tests {
         }
         fn describe(&self) -> String {
             "scripted".to_string()
+        }
+        fn noticed(&mut self) -> Noticed {
+            Noticed { frames_lost: 3, remarks: vec!["no gain".to_string()] }
         }
     }
 
@@ -232,6 +259,19 @@ mod tests {
         assert!(camera.capture().is_err() && camera.capture().is_err());
         assert!(camera.capture().is_ok());
         assert_eq!(*log.lock().unwrap(), ["open", "wait 250 ms"]);
+    }
+
+    #[test]
+    fn what_a_camera_noticed_outlives_it_and_the_same_remark_is_made_once() {
+        let (mut camera, _) = reopening(0, vec![frame(), Err(missing()), frame(), frame()]);
+        assert_eq!(camera.noticed(), Noticed::default());
+        assert!(camera.capture().is_ok());
+        let once = Noticed { frames_lost: 3, remarks: vec!["no gain".to_string()] };
+        assert_eq!(camera.noticed(), once);
+        assert!(camera.capture().is_err());
+        assert!(camera.capture().is_ok());
+        // Three of the camera that is gone, and three of the one that took its place.
+        assert_eq!(camera.noticed(), Noticed { frames_lost: 6, remarks: vec![] });
     }
 
     #[test]

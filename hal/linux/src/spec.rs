@@ -19,7 +19,7 @@ impl Spec {
         let mut rest = text;
         while let Some((before, last)) = rest.rsplit_once(',') {
             let Some((key, value)) = last.split_once('=') else { break };
-            if key.is_empty() || !key.bytes().all(|b| b.is_ascii_lowercase()) {
+            if key.is_empty() || !key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_') {
                 break;
             }
             if !known.contains(&key) {

@@ -216,6 +216,25 @@ pub(super) fn defines_huffman_tables(bytes: &[u8]) -> bool {
     }
 }
 
+/// Width and height by the frame header of a JPEG of any kind; `None` if there is none before the
+/// first scan, or a side is 0.
+pub(super) fn size(bytes: &[u8]) -> Option<(u16, u16)> {
+    let mut at = 2;
+    loop {
+        match next_segment(bytes, &mut at).ok()? {
+            // Huffman tables, JPEG extensions and arithmetic conditions have numbers among those of
+            // frame headers.
+            (0xc4 | 0xc8 | 0xcc, _) => {}
+            (0xc0..=0xcf, frame) => {
+                let (height, width) = (u16_at(frame, 1).ok()?, u16_at(frame, 3).ok()?);
+                return (width > 0 && height > 0).then_some((width, height));
+            }
+            (0xda | 0xd9, _) => return None,
+            _ => {}
+        }
+    }
+}
+
 /// The marker of the next segment and what it holds, without its length. `at` is then behind it.
 fn next_segment<'a>(bytes: &'a [u8], at: &mut usize) -> Result<(u8, &'a [u8]), Damaged> {
     const ENDS: Damaged = Damaged("it ends before its picture does");

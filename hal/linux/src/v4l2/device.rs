@@ -1,6 +1,8 @@
 //! An opened V4L2 device: what it is, what it offers, and the words for what goes wrong.
 
-use super::format::{DeviceFormat, FourCc, FrameSizes};
+use super::choice::DEFAULT_SIZE;
+use super::control::Control;
+use super::format::DeviceFormat;
 use super::sys;
 use hal_camera::CameraError;
 use std::fs::{File, OpenOptions};
@@ -8,9 +10,6 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-
-/// More entries than this in a driver's list are not believed (vivid has 83 formats).
-const LONGEST_LIST: u32 = 256;
 
 /// One camera of this board, for people who look for theirs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +24,8 @@ pub struct Device {
     pub bus: String,
     /// What it offers, in its own order.
     pub formats: Vec<DeviceFormat>,
+    /// Of the controls that a camera's specification can set, those that it has.
+    pub controls: Vec<Control>,
     /// Why Lookback cannot use it, if it cannot.
     pub problem: Option<String>,
 }
@@ -44,7 +45,8 @@ pub fn list_devices() -> Vec<Device> {
 fn describe(path: &Path) -> Option<Device> {
     let silent = |problem| {
         let (name, driver, bus) = Default::default();
-        Device { path: path.into(), name, driver, bus, formats: Vec::new(), problem }
+        let (formats, controls) = (Vec::new(), Vec::new());
+        Device { path: path.into(), name, driver, bus, formats, controls, problem }
     };
     let open = match Open::new(path) {
         Ok(open) => open,
@@ -54,7 +56,7 @@ fn describe(path: &Path) -> Option<Device> {
     if capabilities & (sys::CAP_CAPTURE | sys::CAP_CAPTURE_MPLANE) == 0 {
         return None;
     }
-    let formats = open.formats();
+    let formats = open.formats(DEFAULT_SIZE);
     let readable = formats.iter().any(|format| format.code.encoding().is_some());
     let problem = open.check_camera().err().map(|error| error.to_string());
     let problem = problem.or_else(|| (!readable).then(|| no_readable_format(&formats)));
@@ -64,6 +66,7 @@ fn describe(path: &Path) -> Option<Device> {
         driver: text(&open.capability.driver),
         bus: text(&open.capability.bus_info),
         formats,
+        controls: open.controls(),
         problem,
     })
 }
@@ -140,38 +143,6 @@ impl Open {
     pub fn unusable(&self, reason: impl Into<String>) -> CameraError {
         CameraError::Unusable { name: self.name.clone(), reason: reason.into() }
     }
-
-    pub fn formats(&self) -> Vec<DeviceFormat> {
-        let formats = (0..LONGEST_LIST).map_while(|index| {
-            let mut entry: sys::FmtDesc = sys::zeroed();
-            (entry.index, entry.type_) = (index, sys::BUF_TYPE_CAPTURE);
-            sys::enumerate_format(self.as_fd(), &mut entry).ok()?;
-            Some(FourCc(entry.pixelformat))
-        });
-        // Sizes only of the formats that matter: a driver may have dozens of each.
-        let sizes = |code: FourCc| match code.encoding() {
-            Some(_) => self.sizes(code),
-            None => FrameSizes::Unknown,
-        };
-        formats.map(|code| DeviceFormat { code, sizes: sizes(code) }).collect()
-    }
-
-    fn sizes(&self, code: FourCc) -> FrameSizes {
-        let mut discrete = Vec::new();
-        for index in 0..LONGEST_LIST {
-            let mut entry: sys::FrmSizeEnum = sys::zeroed();
-            (entry.index, entry.pixel_format) = (index, code.0);
-            if sys::enumerate_frame_size(self.as_fd(), &mut entry).is_err() {
-                break;
-            }
-            let [a, b, c, d, e, f] = entry.sizes;
-            if entry.type_ != sys::FRMSIZE_DISCRETE {
-                return FrameSizes::Stepwise { width: [a, b, c], height: [d, e, f] };
-            }
-            discrete.push((a, b));
-        }
-        if discrete.is_empty() { FrameSizes::Unknown } else { FrameSizes::Discrete(discrete) }
-    }
 }
 
 /// The error for a system call that failed while the device was asked to do `what`.
@@ -204,7 +175,7 @@ pub(super) fn failure(name: &str, what: &str, error: io::Error) -> CameraError {
 }
 
 /// A driver's zero-terminated text.
-fn text(bytes: &[u8]) -> String {
+pub(super) fn text(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|&b| b == 0).unwrap_or(bytes.len());
     String::from_utf8_lossy(&bytes[..end]).into_owned()
 }

@@ -1,5 +1,6 @@
-//! Which of a device's formats to ask for, and how its buffers become packed frames. Pure.
+//! What formats there are, and how buffers become packed frames. Pure.
 
+use super::rate::FrameRates;
 use crate::spec::Size;
 use hal_camera::Encoding;
 use std::fmt;
@@ -60,45 +61,33 @@ impl std::str::FromStr for FourCc {
     }
 }
 
+/// One size of a format.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FrameSize {
+    /// In pixels.
+    pub width: u32,
+    /// In pixels.
+    pub height: u32,
+    /// How often it can be had.
+    pub rates: FrameRates,
+}
+
 /// The frame sizes of one format.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FrameSizes {
     /// The driver does not say; ask and see.
     Unknown,
     /// Exactly these widths and heights.
-    Discrete(Vec<(u32, u32)>),
+    Discrete(Vec<FrameSize>),
     /// Any within these bounds, in these steps.
     Stepwise {
         /// Least, greatest and step, in pixels.
         width: [u32; 3],
         /// Least, greatest and step, in pixels.
         height: [u32; 3],
+        /// How often the size can be had that is nearest to the one asked for (1280x720 if none).
+        rates: FrameRates,
     },
-}
-
-impl FrameSizes {
-    /// The size offered that serves `wanted` best: the largest that fits inside it, or else the
-    /// smallest there is.
-    fn nearest(&self, wanted: Size) -> Size {
-        match self {
-            Self::Unknown => wanted,
-            Self::Discrete(sizes) => {
-                let sizes = sizes.iter().map(|&(width, height)| Size { width, height });
-                let area = |s: &Size| u64::from(s.width) * u64::from(s.height);
-                let fits = |s: &Size| s.width <= wanted.width && s.height <= wanted.height;
-                let best = sizes.clone().filter(fits).max_by_key(area);
-                best.or_else(|| sizes.min_by_key(area)).unwrap_or(wanted)
-            }
-            &Self::Stepwise { width, height } => {
-                let step = |wanted: u32, [min, max, step]: [u32; 3]| {
-                    // A driver's bounds are input too: they may be nonsense.
-                    let inside = wanted.clamp(min, max.max(min));
-                    inside - (inside - min) % step.max(1)
-                };
-                Size { width: step(wanted.width, width), height: step(wanted.height, height) }
-            }
-        }
-    }
 }
 
 /// A format that the device offers.
@@ -108,33 +97,6 @@ pub struct DeviceFormat {
     pub code: FourCc,
     /// In which sizes it comes.
     pub sizes: FrameSizes,
-}
-
-/// What the user asked for; what was left open is chosen by cost.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Wish {
-    pub size: Option<Size>,
-    pub code: Option<FourCc>,
-}
-
-/// Large enough to recognise a person across a yard, small enough to keep for days.
-const DEFAULT_SIZE: Size = Size { width: 1280, height: 720 };
-
-/// The readable formats offered, best first, each with the size to ask for. A size that the user
-/// asked for comes before the cost of the format; a size that nobody asked for comes after it.
-pub(super) fn candidates(offered: &[DeviceFormat], wish: Wish) -> Vec<(FourCc, Size)> {
-    let wanted = wish.size.unwrap_or(DEFAULT_SIZE);
-    let mut candidates: Vec<(FourCc, Size)> = FourCc::READABLE
-        .into_iter()
-        .filter(|code| wish.code.is_none_or(|wished| wished == *code))
-        .filter_map(|code| offered.iter().find(|format| format.code == code))
-        .map(|format| (format.code, format.sizes.nearest(wanted)))
-        .collect();
-    if wish.size.is_some() {
-        // Stable: among those of the same exactness, the order of cost stays.
-        candidates.sort_by_key(|&(_, size)| size != wanted);
-    }
-    candidates
 }
 
 /// What the driver said it will deliver.
@@ -175,9 +137,13 @@ pub(super) fn pack(layout: Layout, mut bytes: Vec<u8>) -> Result<Vec<u8>, String
     Ok(bytes)
 }
 
+/// Without the number of bytes, which is another in every frame: what repeats must read the same, so
+/// that it is told once.
+const NO_JPEG: &str = "it does not begin and end as a JPEG does";
+
 fn jpeg(mut bytes: Vec<u8>) -> Result<Vec<u8>, String> {
     if !hal_camera::is_jpeg(&bytes) {
-        return Err(format!("{} bytes that do not begin and end as a JPEG does", bytes.len()));
+        return Err(NO_JPEG.to_string());
     }
     let end = bytes.iter().rposition(|&b| b != 0).map_or(0, |i| i + 1);
     bytes.truncate(end);
@@ -187,62 +153,6 @@ fn jpeg(mut bytes: Vec<u8>) -> Result<Vec<u8>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn offered(formats: &[(FourCc, &[(u32, u32)])]) -> Vec<DeviceFormat> {
-        let format = |&(code, sizes): &(FourCc, &[(u32, u32)])| {
-            let sizes = FrameSizes::Discrete(sizes.to_vec());
-            DeviceFormat { code, sizes }
-        };
-        formats.iter().map(format).collect()
-    }
-
-    fn first(offered: &[DeviceFormat], size: Option<(u32, u32)>) -> String {
-        let size = size.map(|(width, height)| Size { width, height });
-        let best = candidates(offered, Wish { size, code: None });
-        best.first().map_or("none".into(), |(c, s)| format!("{c} {}x{}", s.width, s.height))
-    }
-
-    #[test]
-    fn the_cheapest_format_is_chosen_at_the_largest_size_up_to_720p() {
-        let camera = offered(&[
-            (FourCc::YUYV, &[(640, 480), (1280, 720)]),
-            (FourCc::MJPG, &[(640, 480), (1280, 720), (1920, 1080)]),
-        ]);
-        assert_eq!(first(&camera, None), "MJPG 1280x720");
-        let cheap = offered(&[(FourCc::YUYV, &[(1280, 720)]), (FourCc::MJPG, &[(640, 480)])]);
-        assert_eq!(first(&cheap, None), "MJPG 640x480");
-        assert_eq!(first(&offered(&[(FourCc::GREY, &[(4000, 3000)])]), None), "GREY 4000x3000");
-        assert_eq!(first(&offered(&[(FourCc(u32::from_le_bytes(*b"H264")), &[])]), None), "none");
-    }
-
-    #[test]
-    fn a_size_asked_for_matters_more_than_the_cost_of_the_format() {
-        let camera = offered(&[(FourCc::YUYV, &[(320, 240)]), (FourCc::MJPG, &[(1280, 720)])]);
-        assert_eq!(first(&camera, Some((320, 240))), "YUYV 320x240");
-        assert_eq!(first(&camera, Some((1280, 720))), "MJPG 1280x720");
-        assert_eq!(first(&camera, Some((100, 100))), "MJPG 1280x720");
-    }
-
-    #[test]
-    fn a_format_asked_for_is_the_only_candidate() {
-        let camera = offered(&[(FourCc::YUYV, &[(320, 240)]), (FourCc::MJPG, &[(320, 240)])]);
-        let wish = Wish { size: None, code: Some(FourCc::YUYV) };
-        let only = candidates(&camera, wish);
-        assert_eq!(only, [(FourCc::YUYV, Size { width: 320, height: 240 })]);
-        assert!(candidates(&camera, Wish { size: None, code: Some(FourCc::NV12) }).is_empty());
-    }
-
-    #[test]
-    fn stepwise_sizes_are_kept_within_bounds_and_on_the_step_even_if_they_are_nonsense() {
-        let ask = |width, height| {
-            let sizes = FrameSizes::Stepwise { width, height };
-            let size = sizes.nearest(Size { width: 1280, height: 720 });
-            (size.width, size.height)
-        };
-        assert_eq!(ask([320, 1920, 2], [180, 1080, 1]), (1280, 720));
-        assert_eq!(ask([48, 4096, 100], [32, 480, 32]), (1248, 480));
-        assert_eq!(ask([2000, 10, 0], [0, 0, 0]), (2000, 0));
-    }
 
     #[test]
     fn padding_between_rows_is_removed() {

@@ -1,21 +1,36 @@
-//! `v4l2:/dev/videoN[,size=WxH][,fps=N][,format=MJPG]`: any camera with a V4L2 driver.
+//! `v4l2:/dev/videoN[,size=WxH][,fps=N][,format=MJPG][,exposure=N][,gain=N][,power_line=50]`: any camera
+//! with a V4L2 driver.
 
+mod choice;
+mod control;
 mod device;
 mod format;
+mod offer;
 mod output;
+mod rate;
+mod sequence;
 mod stream;
 mod sys;
+#[cfg(test)]
+mod tests;
 mod timing;
 
+pub use control::{Control, ControlId, ControlRange};
 pub use device::{Device, list_devices};
-pub use format::{DeviceFormat, FourCc, FrameSizes};
+pub use format::{DeviceFormat, FourCc, FrameSize, FrameSizes};
 pub use output::V4l2Output;
+pub use rate::{FrameRates, Interval};
 
 use crate::spec::{Size, Spec};
 use crate::{Clock, SystemClock};
-use device::Open;
-use format::Wish;
-use hal_camera::{Camera, CameraError, Capture, Frame, MediaTime, WallTime};
+use choice::{Wish, choices};
+use control::{Amount, ControlWish, PowerLine, settings};
+use device::{Open, no_readable_format};
+use format::Layout;
+use hal_camera::{
+    Camera, CameraError, Capture, Encoding, Frame, MediaTime, Noticed, WallTime, jpeg_size,
+};
+use sequence::Sequence;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use stream::Stream;
@@ -31,17 +46,39 @@ pub struct V4l2Camera {
     path: PathBuf,
     name: String,
     wish: Wish,
-    fps: f64,
+    controls: ControlWish,
     clock: Box<dyn Clock>,
     stream: Option<Stream>,
     thinning: Thinning,
+    sequence: Sequence,
+    /// When the first of a row of damaged frames came, if the last one was.
+    damaged_since: Option<MediaTime>,
     last: Option<MediaTime>,
+    /// The size of its JPEGs, where that is not the one agreed on and was said.
+    told_size: Option<(u16, u16)>,
+    noticed: Noticed,
+}
+
+/// How a device would serve a camera's specification.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fit {
+    /// What would be asked for, such as `MJPG 1280x720, 10 fps`.
+    pub format: String,
+    /// What would fall short, a sentence each.
+    pub remarks: Vec<String>,
 }
 
 impl V4l2Camera {
-    /// From `PATH[,size=WxH][,fps=N][,format=CODE]` (what follows `v4l2:`). `size` is the largest
-    /// to ask for (1280x720), `fps` the frames a second to deliver, 1 to 120 (8), and `format` one
-    /// of MJPG, NV12, YUYV and GREY (else the cheapest that the camera has).
+    /// From `PATH[,size=WxH][,fps=N][,format=CODE][,exposure=N][,gain=N][,power_line=N]` (what follows
+    /// `v4l2:`). `size` is the largest to ask for (1280x720), `fps` the frames a second to deliver, 1
+    /// to 120 (8), and `format` one of MJPG, NV12, YUYV and GREY (else the cheapest that the camera has
+    /// at that rate).
+    ///
+    /// Controls are set whenever the device is opened; one that is not given stays as it is.
+    /// `exposure` is in units of 100 µs or `auto`, `gain` in units of the camera or `auto`, and
+    /// `power_line` the frequency of lamps that flicker: 50, 60, `auto` or `off`. A camera that has
+    /// no such control is watched all the same, and [`Camera::noticed`] says so; a value that its
+    /// control cannot take is an error.
     ///
     /// # Errors
     /// [`CameraError::Spec`]. Whether the device is there shows at the first `capture`.
@@ -54,20 +91,48 @@ impl V4l2Camera {
     /// # Errors
     /// As [`from_spec`](Self::from_spec).
     pub fn with_clock(spec: &str, clock: impl Clock + 'static) -> Result<Self, CameraError> {
-        let mut spec = Spec::parse(spec, &["size", "fps", "format"])?;
+        let known = ["size", "fps", "format", "exposure", "gain", "power_line"];
+        let mut spec = Spec::parse(spec, &known)?;
         let size = spec.take::<Size>("size", "WIDTHxHEIGHT, such as 1280x720")?;
         let code = spec.take::<FourCc>("format", "one of MJPG, NV12, YUYV, GREY")?;
         let fps = spec.take_within("fps", 1.0, 120.0)?.unwrap_or(8.0);
+        let in_units = "auto or a number of units of 100 µs, such as 100";
+        let controls = ControlWish {
+            exposure: spec.take::<Amount>("exposure", in_units)?,
+            gain: spec.take::<Amount>("gain", "auto or a whole number")?,
+            power_line: spec.take::<PowerLine>("power_line", "one of 50, 60, auto, off")?,
+        };
         Ok(Self {
             path: PathBuf::from(&spec.path),
             name: spec.path,
-            wish: Wish { size, code },
-            fps,
+            wish: Wish { size, code, fps },
+            controls,
             clock: Box::new(clock),
             stream: None,
             thinning: Thinning::to(fps),
+            sequence: Sequence::default(),
+            damaged_since: None,
             last: None,
+            told_size: None,
+            noticed: Noticed::default(),
         })
+    }
+
+    /// How `device` would serve this camera's specification, by what it says of itself.
+    ///
+    /// # Errors
+    /// Why it cannot, in one sentence.
+    pub fn fit(&self, device: &Device) -> Result<Fit, String> {
+        let choices = choices(&device.formats, &self.wish);
+        let best = choices.first().ok_or_else(|| no_readable_format(&device.formats))?;
+        let settings = settings(&self.controls, &device.controls)?;
+        let (code, size, fps) = (best.code, best.size, self.wish.fps);
+        let rate = FrameRates::Discrete(vec![best.interval]);
+        let slow = format!("it is slower than the {fps} frames a second that are asked for");
+        let lacks = |option: &&str| format!("it has no control for {option}");
+        let mut remarks: Vec<String> = settings.lacking.iter().map(lacks).collect();
+        remarks.extend((!best.reaches).then_some(slow));
+        Ok(Fit { format: format!("{code} {}x{}, {rate}", size.width, size.height), remarks })
     }
 
     /// The next frame that is due; the stream is lost if this is an error other than `Damaged`.
@@ -75,8 +140,11 @@ impl V4l2Camera {
         let stream = match &mut self.stream {
             Some(stream) => stream,
             None => {
-                let stream = Stream::start(Open::new(&self.path)?, self.wish, self.fps)?;
-                self.thinning = Thinning::to(self.fps);
+                let mut stream = Stream::start(Open::new(&self.path)?, &self.wish, &self.controls)?;
+                self.noticed.remarks.append(&mut stream.remarks);
+                self.thinning = Thinning::to(self.wish.fps);
+                // A new stream counts its frames anew.
+                self.sequence = Sequence::default();
                 self.stream.insert(stream)
             }
         };
@@ -90,6 +158,8 @@ impl V4l2Camera {
             }
             let Some(filled) = stream.next(left)? else { continue };
             let now = self.clock.now();
+            let taken = filled.stamp.unwrap_or(now.media);
+            self.noticed.frames_lost += self.sequence.came(filled.sequence, taken);
             let media_time = media_time(filled.stamp, now.media, self.last);
             if !self.thinning.keep(media_time) {
                 stream.skip(filled)?;
@@ -97,21 +167,52 @@ impl V4l2Camera {
                 continue;
             }
             self.last = Some(media_time);
-            let bytes = stream.read(filled)?.map_err(|reason| {
-                let name = self.name.clone();
-                CameraError::Damaged { name, reason }
-            })?;
             let age_us = now.media.0 - media_time.0;
-            return Ok(Frame {
-                media_time,
-                wall_time: WallTime { unix_us: now.wall.unix_us - age_us, ..now.wall },
-                // The stream refuses sizes that do not fit.
-                width: layout.size.width as u16,
-                height: layout.size.height as u16,
-                encoding: layout.code.encoding().expect("only readable formats are agreed on"),
-                bytes,
-            });
+            let wall_time = WallTime { unix_us: now.wall.unix_us - age_us, ..now.wall };
+            let picture = stream.read(filled)?;
+            return picture
+                .and_then(|bytes| self.frame(layout, bytes, media_time, wall_time))
+                .map_err(|reason| self.damaged(reason, media_time));
         }
+    }
+
+    /// A picture as a frame, or what is wrong with it. A JPEG is as large as it says itself.
+    fn frame(
+        &mut self,
+        layout: Layout,
+        bytes: Vec<u8>,
+        media_time: MediaTime,
+        wall_time: WallTime,
+    ) -> Result<Frame, String> {
+        let encoding = layout.code.encoding().expect("only readable formats are agreed on");
+        // The stream refuses sizes that do not fit.
+        let agreed = (layout.size.width as u16, layout.size.height as u16);
+        let (width, height) = match encoding {
+            Encoding::Jpeg => jpeg_size(&bytes).ok_or("it does not say how large it is")?,
+            _ => agreed,
+        };
+        if (width, height) != agreed && self.told_size.replace((width, height)).is_none() {
+            self.noticed.remarks.push(format!(
+                "camera '{}' says that its pictures are {}x{}, and they are {width}x{height}; they \
+                 are taken as they are",
+                self.name, agreed.0, agreed.1
+            ));
+        }
+        self.damaged_since = None;
+        Ok(Frame { media_time, wall_time, width, height, encoding, bytes })
+    }
+
+    /// The error for a damaged frame; for one too many in a row, that of the camera.
+    fn damaged(&mut self, reason: String, at: MediaTime) -> CameraError {
+        let name = self.name.clone();
+        let since = *self.damaged_since.get_or_insert(at);
+        if at.since_s(since) < TIMEOUT.as_secs_f64() {
+            return CameraError::Damaged { name, reason };
+        }
+        self.damaged_since = None;
+        let seconds = TIMEOUT.as_secs();
+        let reason = format!("for {seconds} s every frame of it was damaged: {reason}");
+        CameraError::Unusable { name, reason }
     }
 }
 
@@ -128,44 +229,17 @@ impl Camera for V4l2Camera {
         match &self.stream {
             Some(stream) => {
                 let (code, size) = (stream.layout.code, stream.layout.size);
-                format!("{} ({code} {}x{})", self.name, size.width, size.height)
+                let without = match stream.lacking.join(", ") {
+                    none if none.is_empty() => none,
+                    some => format!("; without {some}"),
+                };
+                format!("{} ({code} {}x{}{without})", self.name, size.width, size.height)
             }
             None => self.name.clone(),
         }
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_specification_without_options_asks_for_eight_frames_a_second() {
-        let camera = V4l2Camera::from_spec("/dev/video3").unwrap();
-        assert_eq!((camera.fps, camera.wish), (8.0, Wish::default()));
-        assert_eq!(camera.describe(), "/dev/video3");
-        let camera = V4l2Camera::from_spec("/dev/video3,size=640x480,format=NV12,fps=5").unwrap();
-        let size = Some(Size { width: 640, height: 480 });
-        assert_eq!(camera.wish, Wish { size, code: Some(FourCc::NV12) });
-    }
-
-    #[test]
-    fn a_wrong_specification_is_final_and_says_what_would_be_right() {
-        for (spec, expected) in [
-            ("/dev/video0,format=H264", "format=H264 is not one of MJPG, NV12, YUYV, GREY"),
-            ("/dev/video0,fps=0.2", "fps=0.2 is not a number from 1 to 120"),
-            ("/dev/video0,speed=max", "no option 'speed'; there are: size, fps, format"),
-        ] {
-            let error = V4l2Camera::from_spec(spec).err().expect("must be refused");
-            assert!(error.is_final() && error.to_string().ends_with(expected), "{error}");
-        }
-    }
-
-    #[test]
-    fn a_camera_that_is_not_there_is_missing_at_every_capture() {
-        let mut camera = V4l2Camera::from_spec("/dev/video-none").unwrap();
-        for _ in 0..3 {
-            assert!(matches!(camera.capture(), Err(CameraError::Missing { .. })));
-        }
+    fn noticed(&mut self) -> Noticed {
+        std::mem::take(&mut self.noticed)
     }
 }

@@ -1,7 +1,10 @@
 //! A running stream of one device: its format is set, its buffers are mapped and queued.
 
+use super::choice::{Choice, Wish, choices};
+use super::control::{ControlWish, settings};
 use super::device::{Open, failure, no_readable_format};
-use super::format::{FourCc, Layout, Wish, candidates, pack};
+use super::format::{FourCc, Layout, pack};
+use super::rate::{Interval, TOLERANCE};
 use super::sys;
 use crate::spec::Size;
 use hal_camera::{CameraError, MediaTime};
@@ -22,6 +25,10 @@ pub(super) struct Stream {
     mappings: Vec<sys::Mapping>,
     device: Open,
     pub layout: Layout,
+    /// Options of the specification that the device has no control for.
+    pub lacking: Vec<&'static str>,
+    /// What fell short of what was asked for, a sentence each.
+    pub remarks: Vec<String>,
 }
 
 /// A buffer that the driver has filled and not got back yet.
@@ -30,21 +37,26 @@ pub(super) struct Filled {
     bytes: usize,
     /// What the driver itself says is wrong with it.
     faulty: bool,
+    /// The device's count of its frames.
+    pub sequence: u32,
     /// The driver's stamp, if it is of the monotonic clock.
     pub stamp: Option<MediaTime>,
 }
 
 impl Stream {
-    /// Takes the device from opened to delivering. `fps` is a wish: many drivers do not grant it.
-    pub fn start(device: Open, wish: Wish, fps: f64) -> Result<Self, CameraError> {
+    /// Takes the device from opened to delivering. The rate is a wish: many drivers do not grant it.
+    pub fn start(device: Open, wish: &Wish, controls: &ControlWish) -> Result<Self, CameraError> {
         device.check_camera()?;
-        let layout = agree_on_format(&device, wish)?;
-        ask_for_rate(&device, fps);
+        let (layout, interval) = agree_on_format(&device, wish)?;
+        let mut remarks = Vec::new();
+        remarks.extend(ask_for_rate(&device, layout, interval, wish.fps));
+        // Each time anew: a camera that was unplugged has forgotten them.
+        let lacking = set_controls(&device, controls, &mut remarks)?;
         let mappings = map_buffers(&device)?;
         let mut on = sys::BUF_TYPE_CAPTURE as libc::c_int;
         sys::stream_on(device.as_fd(), &mut on)
             .map_err(|error| failure(&device.name, "start the stream", error))?;
-        Ok(Self { mappings, device, layout })
+        Ok(Self { mappings, device, layout, lacking, remarks })
     }
 
     /// The next filled buffer, or `None` if there was none within `patience`. It is to be handed to
@@ -78,6 +90,7 @@ impl Stream {
         Ok(Some(Filled {
             index: buffer.index,
             bytes: buffer.bytesused as usize,
+            sequence: buffer.sequence,
             faulty: buffer.flags & sys::BUF_FLAG_ERROR != 0,
             stamp: (clock == sys::BUF_FLAG_TIMESTAMP_MONOTONIC).then_some(MediaTime(us)),
         }))
@@ -113,20 +126,20 @@ impl Drop for Stream {
     }
 }
 
-fn agree_on_format(device: &Open, wish: Wish) -> Result<Layout, CameraError> {
-    let offered = device.formats();
-    let candidates = candidates(&offered, wish);
-    if candidates.is_empty() {
+fn agree_on_format(device: &Open, wish: &Wish) -> Result<(Layout, Interval), CameraError> {
+    let offered = device.formats(wish.size());
+    let choices = choices(&offered, wish);
+    if choices.is_empty() {
         let asked =
             wish.code.map_or(String::new(), |code| format!("format={code} is not to be had: "));
         return Err(device.unusable(asked + &no_readable_format(&offered)));
     }
     let mut answers = Vec::new();
-    for (code, size) in candidates {
+    for Choice { code, size, interval, .. } in choices {
         let answer = set_format(device, code, size)?;
         // Drivers answer a format that they do not have with another one, and no error.
         if answer.code == code {
-            return Ok(answer);
+            return Ok((answer, interval));
         }
         answers.push(format!("{} for {code}", answer.code));
     }
@@ -156,14 +169,68 @@ fn set_format(device: &Open, code: FourCc, size: Size) -> Result<Layout, CameraE
     })
 }
 
-fn ask_for_rate(device: &Open, fps: f64) {
+/// Asks for a frame every `interval`; what is to be said if `fps` frames a second do not come of it.
+fn ask_for_rate(device: &Open, layout: Layout, interval: Interval, fps: f64) -> Option<String> {
     let mut parameters: sys::StreamParm = sys::zeroed();
     parameters.type_ = sys::BUF_TYPE_CAPTURE;
-    parameters.time_per_frame = [1000, (fps * 1000.0).round() as u32];
+    parameters.time_per_frame = [interval.numerator, interval.denominator];
     // Cameras of a fixed rate refuse, and the frames are thinned here.
     if let Err(error) = sys::set_stream_parameters(device.as_fd(), &mut parameters) {
         tracing::debug!(camera = %device.name, fps, %error, "the driver sets no frame rate");
+        return None;
     }
+    let [numerator, denominator] = parameters.time_per_frame;
+    let granted = Interval { numerator, denominator }.fps()?;
+    (granted < fps * (1.0 - TOLERANCE)).then(|| {
+        let (code, Size { width, height }) = (layout.code, layout.size);
+        format!(
+            "camera '{}' gives {granted:.1} frames a second in {code} {width}x{height}, fewer than \
+             the {fps} asked for; `lookback cameras` lists its sizes with their rates",
+            device.name
+        )
+    })
+}
+
+/// Sets the controls that were asked for. Returns the options that the device has no control for;
+/// what was not set although there is a control goes to `remarks`.
+fn set_controls(
+    device: &Open,
+    wish: &ControlWish,
+    remarks: &mut Vec<String>,
+) -> Result<Vec<&'static str>, CameraError> {
+    if *wish == ControlWish::default() {
+        return Ok(Vec::new());
+    }
+    let controls = device.controls();
+    let settings = settings(wish, &controls).map_err(|reason| device.unusable(reason))?;
+    for (id, value) in settings.set {
+        match device.set_control(id, value) {
+            Ok(taken) if taken == value => {}
+            // Drivers round to their step.
+            Ok(taken) => {
+                tracing::info!(camera = %device.name, control = ?id, value, taken, "control set");
+            }
+            Err(error) => {
+                let control = controls.iter().find(|control| control.id == id);
+                let control = control.map_or(id.option(), |control| &control.name);
+                remarks.push(format!(
+                    "camera '{}' did not take {value} for its control '{control}': {error}",
+                    device.name
+                ));
+                let failure = failure(&device.name, "set a control", error);
+                if matches!(failure, CameraError::Missing { .. }) {
+                    return Err(failure);
+                }
+            }
+        }
+    }
+    remarks.extend(settings.lacking.iter().map(|option| {
+        format!(
+            "camera '{}' has no control for {option}: it is watched, and decides that itself",
+            device.name
+        )
+    }));
+    Ok(settings.lacking)
 }
 
 fn map_buffers(device: &Open) -> Result<Vec<sys::Mapping>, CameraError> {

@@ -25,6 +25,13 @@ pub const BUF_FLAG_TIMESTAMP_MASK: u32 = 0xe000;
 pub const BUF_FLAG_TIMESTAMP_MONOTONIC: u32 = 0x2000;
 
 pub const FRMSIZE_DISCRETE: u32 = 1;
+pub const FRMIVAL_DISCRETE: u32 = 1;
+
+pub const CTRL_TYPE_INTEGER: u32 = 1;
+pub const CTRL_TYPE_BOOLEAN: u32 = 2;
+pub const CTRL_TYPE_MENU: u32 = 3;
+pub const CTRL_FLAG_DISABLED: u32 = 0x1;
+pub const CTRL_FLAG_READ_ONLY: u32 = 0x4;
 
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -90,6 +97,49 @@ pub struct FrmSizeEnum {
 
 #[repr(C)]
 #[derive(Clone, Copy)]
+pub struct FrmIvalEnum {
+    pub index: u32,
+    pub pixel_format: u32,
+    pub width: u32,
+    pub height: u32,
+    pub type_: u32,
+    /// Fractions of seconds. Discrete: the interval. Otherwise the shortest, the longest and the step.
+    pub intervals: [[u32; 2]; 3],
+    reserved: [u32; 2],
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct QueryControl {
+    pub id: u32,
+    pub type_: u32,
+    pub name: [u8; 32],
+    pub minimum: i32,
+    pub maximum: i32,
+    pub step: i32,
+    pub default: i32,
+    pub flags: u32,
+    reserved: [u32; 2],
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct QueryMenu {
+    pub id: u32,
+    pub index: u32,
+    pub name: [u8; 32],
+    reserved: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct ControlValue {
+    pub id: u32,
+    pub value: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
 pub struct StreamParm {
     pub type_: u32,
     capability: u32,
@@ -136,6 +186,10 @@ const _: () = {
     assert!(size_of::<FmtDesc>() == 64);
     assert!(size_of::<Format>() == 208);
     assert!(size_of::<FrmSizeEnum>() == 44);
+    assert!(size_of::<FrmIvalEnum>() == 52);
+    assert!(size_of::<QueryControl>() == 68);
+    assert!(size_of::<QueryMenu>() == 44);
+    assert!(size_of::<ControlValue>() == 8);
     assert!(size_of::<StreamParm>() == 204);
     assert!(size_of::<RequestBuffers>() == 20);
     assert!(size_of::<Buffer>() == 88);
@@ -154,6 +208,14 @@ unsafe impl Plain for FmtDesc {}
 unsafe impl Plain for Format {}
 // SAFETY: as above.
 unsafe impl Plain for FrmSizeEnum {}
+// SAFETY: as above.
+unsafe impl Plain for FrmIvalEnum {}
+// SAFETY: as above.
+unsafe impl Plain for QueryControl {}
+// SAFETY: as above.
+unsafe impl Plain for QueryMenu {}
+// SAFETY: as above.
+unsafe impl Plain for ControlValue {}
 // SAFETY: as above.
 unsafe impl Plain for StreamParm {}
 // SAFETY: as above.
@@ -208,8 +270,18 @@ request!(/// Stops it; all buffers return to the program.
     stream_off, WRITE, 19, libc::c_int);
 request!(/// Asks for a frame interval; the driver answers with the nearest.
     set_stream_parameters, READ | WRITE, 22, StreamParm);
+request!(/// The value of a control.
+    get_control, READ | WRITE, 27, ControlValue);
+request!(/// Sets a control; the driver answers with the value that it took.
+    set_control, READ | WRITE, 28, ControlValue);
+request!(/// What control `id` is; `EINVAL` if the device lacks it.
+    query_control, READ | WRITE, 36, QueryControl);
+request!(/// The entry `index` of a menu; `EINVAL` if it is none of the menu's.
+    query_menu, READ | WRITE, 37, QueryMenu);
 request!(/// The frame size number `index` of a format; `EINVAL` past the last.
     enumerate_frame_size, READ | WRITE, 74, FrmSizeEnum);
+request!(/// The frame interval number `index` of a format and size; `EINVAL` past the last.
+    enumerate_frame_interval, READ | WRITE, 75, FrmIvalEnum);
 
 fn call<T: Plain>(device: BorrowedFd<'_>, request: u32, argument: &mut T) -> io::Result<()> {
     loop {
@@ -292,5 +364,9 @@ mod tests {
         assert_eq!(request::<libc::c_int>(WRITE, 18), 0x4004_5612);
         assert_eq!(request::<StreamParm>(READ | WRITE, 22), 0xc0cc_5616);
         assert_eq!(request::<FrmSizeEnum>(READ | WRITE, 74), 0xc02c_564a);
+        assert_eq!(request::<FrmIvalEnum>(READ | WRITE, 75), 0xc034_564b);
+        assert_eq!(request::<ControlValue>(READ | WRITE, 28), 0xc008_561c);
+        assert_eq!(request::<QueryControl>(READ | WRITE, 36), 0xc044_5624);
+        assert_eq!(request::<QueryMenu>(READ | WRITE, 37), 0xc02c_5625);
     }
 }
