@@ -37,6 +37,20 @@ pub enum Trouble {
         /// What it said.
         sentence: String,
     },
+    /// A camera gives frames, and something about it falls short.
+    Remark {
+        /// Which.
+        camera: CameraId,
+        /// What; each is sent once.
+        sentence: String,
+    },
+    /// A camera had made frames that could not be taken from it.
+    Lost {
+        /// Which.
+        camera: CameraId,
+        /// How many since it was last told.
+        frames: u64,
+    },
     /// A frame could not be stored.
     Store {
         /// What the store said.
@@ -201,6 +215,18 @@ impl<'a> Concluder<'a> {
                 }
                 let name = self.name(camera);
                 self.health("camera", &sentence, json!({"camera": name}))
+            }
+            Trouble::Remark { camera, sentence } => {
+                let name = self.name(camera);
+                self.health("camera", &sentence, json!({"camera": name}))
+            }
+            Trouble::Lost { camera, frames } => {
+                let name = self.name(camera);
+                let sentence = format!(
+                    "camera '{name}' lost {frames} frames before they could be taken (a bad cable, \
+                     an overloaded bus or processor)"
+                );
+                self.health("frames-lost", &sentence, json!({"camera": name, "frames": frames}))
             }
             Trouble::Store { sentence } => self.health("frame-store", &sentence, json!({})),
             Trouble::Inquiry { sentence } => self.health("inquiry", &sentence, json!({})),

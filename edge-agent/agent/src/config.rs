@@ -11,6 +11,7 @@ mod tests;
 
 pub use error::ConfigError;
 
+use hal_board::CAMERAS_MAX;
 use section::{Declared, File, Root, Table, comment, section};
 use setting::{Setting, Text};
 use std::path::{Path, PathBuf};
@@ -29,7 +30,7 @@ const ALARM_LEVELS: [&str; 3] = ["alert", "notice", "never"];
 pub struct Config {
     /// This device.
     pub device: Device,
-    /// Its cameras, at least one.
+    /// Its cameras, at least one and at most [`CAMERAS_MAX`](hal_board::CAMERAS_MAX).
     pub cameras: Vec<Camera>,
     /// The frame store.
     pub store: Store,
@@ -57,13 +58,17 @@ section! {
 }
 
 section! {
-    /// A camera. Repeat the section for each; without any, one simulated camera is watched.
+    /// A camera. Repeat the section for each, up to four times; without any, one simulated camera is
+    /// watched.
     [[camera]] Camera {
         /// What people call it; no two cameras may share a name. Not given, it is "camera-" and its
         /// number.
         name: String = "camera-1".into(), Text::Filled;
         /// Which camera: "v4l2:/dev/video0" for a device, "file:PATH" for a video, "sim:seed=270"
-        /// for a simulated scene. The one key that a section of its own must give.
+        /// for a simulated scene. The one key that a section of its own must give. Options follow a
+        /// device after commas: size=1280x720, fps=8, format=MJPG, exposure=100 (units of 100 µs, or
+        /// auto), gain=10 (or auto), power_line=50 (or 60, auto, off); what is not given of the last
+        /// three stays as the camera has it.
         source: String = "sim:seed=270".into(), Text::Filled;
         /// What is normal here, in plain words, such as "people lie on the grass". The policy reads
         /// it.
@@ -269,6 +274,9 @@ impl Config {
             let rule = format!("two cameras are called '{}': give each a name", camera.name);
             return Some(("camera", rule));
         }
+        if let Some(rule) = too_many_cameras(cameras.len()) {
+            return Some(("camera", rule));
+        }
         let above = |low: Option<f64>, high: Option<f64>| low.zip(high).is_some_and(|(l, h)| l > h);
         [
             (
@@ -297,6 +305,16 @@ impl Config {
         .find(|(wrong, ..)| *wrong)
         .map(|(_, section, rule)| (section, rule.to_owned()))
     }
+}
+
+/// What is wrong with so many cameras, if anything is.
+pub fn too_many_cameras(cameras: usize) -> Option<String> {
+    (cameras > CAMERAS_MAX).then(|| {
+        format!(
+            "there are {cameras} cameras, and one device watches at most {CAMERAS_MAX}: give the \
+             others to another device"
+        )
+    })
 }
 
 impl Camera {

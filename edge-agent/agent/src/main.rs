@@ -18,6 +18,7 @@ mod incidents;
 mod inquire;
 mod listen;
 mod machine;
+mod noted;
 mod parts;
 mod replay;
 mod run;

@@ -11,7 +11,7 @@ use crate::{
     tend::Alarmed,
     watch::{self, Plan, Watched},
 };
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use bundle::Bundle;
 use frame_store::{FrameStore, PinId};
 use hal_camera::CameraId;
@@ -53,6 +53,9 @@ pub fn run(mut config: Config, arguments: RunArguments) -> Result<()> {
     }
     if !arguments.camera.is_empty() {
         config.cameras = arguments.camera.into_iter().enumerate().map(named).collect();
+        if let Some(rule) = config::too_many_cameras(config.cameras.len()) {
+            bail!(rule);
+        }
     }
     let stop = stop_on_signals()?;
     let cameras = open_cameras(&config, &stop)?;

@@ -8,7 +8,7 @@ use crossbeam_channel::Sender;
 use event_log::{EventRow, Level, Phase};
 use hal_board::{BoardEvent, Millis, Part, STEP_MS, What};
 use hal_camera::Span;
-use hal_linux::{Clock, LinuxBoard, SystemClock};
+use hal_linux::{Clock, ClockChange, Drift, LinuxBoard, Now, SystemClock};
 use inquiry::Report;
 use serde_json::json;
 use std::{
@@ -21,9 +21,18 @@ use std::{
 };
 
 /// Steps the board until the watch is `over`, then leaves its lines as they should be without an agent.
+/// Beside it the wall clock is watched: it is of the device, not of one of its cameras.
 pub fn tend(mut board: LinuxBoard, signs: &Signs, report: &Sender<Conclusion>, over: &AtomicBool) {
+    let mut drift = Drift::default();
     while !over.load(Ordering::Relaxed) {
-        let now = now();
+        let clocks = SystemClock.now();
+        // Looked at only when it can be told: a step that was missed is found by the next look.
+        if !report.is_full()
+            && let Some(change) = drift.look(clocks)
+        {
+            let _ = report.send(Conclusion::Trouble(of_clock(change)));
+        }
+        let now = millis(clocks);
         let asked = board.step(now, &signs.told(now));
         signs.throttle(asked.throttle);
         // Where the log is held up events wait in the board, which must not wait for anything.
@@ -45,7 +54,20 @@ pub fn tend(mut board: LinuxBoard, signs: &Signs, report: &Sender<Conclusion>, o
 
 /// Milliseconds on the clock that the board counts by.
 pub fn now() -> Millis {
-    Millis(u64::try_from(SystemClock.now().media.0 / 1000).unwrap_or(0))
+    millis(SystemClock.now())
+}
+
+fn millis(now: Now) -> Millis {
+    Millis(u64::try_from(now.media.0 / 1000).unwrap_or(0))
+}
+
+/// A change of the wall clock as an event of the log.
+fn of_clock(change: ClockChange) -> Trouble {
+    let fields = match change {
+        ClockChange::Step { by_us } => json!({"step_s": by_us as f64 / 1e6}),
+        ClockChange::Runs { ppm } | ClockChange::Steady { ppm } => json!({"ppm": ppm}),
+    };
+    Trouble::Board { kind: "clock", sentence: change.to_string(), fields }
 }
 
 /// A board's event as one of the log.

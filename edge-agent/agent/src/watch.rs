@@ -12,13 +12,14 @@
 use crate::{
     conclude::{Concluder, Conclusion, Trouble},
     docket::{Cause, Docket, Order},
+    noted::Noted,
     sight::Sight,
     signs::{Part, Signs},
     tend::tend,
 };
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use frame_store::FrameStore;
-use hal_camera::{Camera, CameraId, Capture, Frame, MediaTime};
+use hal_camera::{Camera, CameraError, CameraId, Capture, Frame, MediaTime};
 use hal_linux::LinuxBoard;
 use inquiry::{Inquirer, Request, Stored};
 use sentinel::{Sentinel, SentinelOptions, WakeReason};
@@ -71,6 +72,8 @@ pub struct Tally {
     pub frames: u64,
     /// Frames that came faster than they could be stored.
     pub frames_dropped: u64,
+    /// Frames that a camera had made and that could not be taken from it.
+    pub frames_lost: u64,
     /// Inquiries carried out.
     pub inquiries: u64,
     /// Inquiries that were due and given up under load.
@@ -110,7 +113,7 @@ pub fn watch(
     let order = if live { Order::Salience } else { Order::Time };
     let (before, after) = (plan.look_back_s, plan.settle_s);
     let docket = Shared::new(Docket::new(before, after, INQUIRIES_QUEUED, order));
-    let dropped = AtomicU64::new(0);
+    let (dropped, lost) = (AtomicU64::new(0), AtomicU64::new(0));
     let normals: Vec<String> = cameras.iter().map(|c| c.normal.clone()).collect();
     let (signs, over) = (&*plan.signs, &AtomicBool::new(false));
     let mut tally = thread::scope(|scope| {
@@ -118,7 +121,8 @@ pub fn watch(
         let (kept, to_gate) = bounded::<Seen>(FRAMES_GATED);
         let (concluded, to_conclude) = bounded::<Conclusion>(CONCLUSIONS_QUEUED);
         for camera in cameras {
-            let queue = Queue { to: captured.clone(), from: to_keep.clone(), dropped: &dropped };
+            let (to, from) = (captured.clone(), to_keep.clone());
+            let queue = Queue { to, from, dropped: &dropped, lost: &lost };
             let report = concluded.clone();
             scope.spawn(move || capture(camera, &queue, &report, signs, stop));
         }
@@ -147,6 +151,7 @@ pub fn watch(
         anyhow::Ok(Tally { frames, inquiries, ..Tally::default() })
     })?;
     tally.frames_dropped = dropped.into_inner();
+    tally.frames_lost = lost.into_inner();
     tally.inquiries_given_up = docket.given_up.into_inner();
     tally.events = concluder.finish(tally.frames_dropped)?;
     Ok(tally)
@@ -170,9 +175,20 @@ fn capture(
 ) {
     let Watched { id, pace, .. } = watched;
     let part = Part::Capture(usize::from(id.0));
+    let mut noted = Noted::new(id);
+    let tell = |trouble| report.send(Conclusion::Trouble(trouble)).is_ok();
     while !stop.load(Ordering::Relaxed) {
         let captured = watched.camera.capture();
         signs.fared(part, captured.is_ok());
+        let noticed = watched.camera.noticed();
+        queue.lost.fetch_add(noticed.frames_lost, Ordering::Relaxed);
+        noted.add(noticed);
+        // There may be a frame in hand: what cannot be told without waiting is told later.
+        while !report.is_full()
+            && let Some(trouble) = noted.next(taken_at(&captured))
+        {
+            tell(trouble);
+        }
         match captured {
             Ok(Capture::Frame(frame)) => {
                 if !queue.put(Seen { camera: id, pace, frame: Some(frame) }) {
@@ -183,14 +199,24 @@ fn capture(
             Err(error) => {
                 let last = error.is_final();
                 let trouble = Trouble::Camera { camera: id, sentence: error.to_string() };
-                if report.send(Conclusion::Trouble(trouble)).is_err() || last {
+                if !tell(trouble) || last {
                     break;
                 }
             }
         }
     }
+    while let Some(trouble) = noted.last() {
+        tell(trouble);
+    }
     signs.rest(part);
     queue.put(Seen { camera: id, pace, frame: None });
+}
+
+fn taken_at(captured: &Result<Capture, CameraError>) -> Option<MediaTime> {
+    match captured {
+        Ok(Capture::Frame(frame)) => Some(frame.media_time),
+        _ => None,
+    }
 }
 
 /// Queue → frame store → gate. Returns the number of frames stored.
@@ -426,6 +452,8 @@ struct Queue<'a> {
     to: Sender<Seen>,
     from: Receiver<Seen>,
     dropped: &'a AtomicU64,
+    /// Of the frames that never came to the queue.
+    lost: &'a AtomicU64,
 }
 
 impl Queue<'_> {

@@ -173,6 +173,12 @@ fn every_mistake_is_named_with_its_line_and_what_would_be_right() {
             "line 4, [camera]: two cameras are called 'a': give each a name",
         ),
         (
+            "[[camera]]\nsource='sim:'\n[[camera]]\nsource='sim:'\n[[camera]]\nsource='sim:'\n\
+             [[camera]]\nsource='sim:'\n[[camera]]\nsource='sim:'",
+            "line 9, [camera]: there are 5 cameras, and one device watches at most 4: give the \
+             others to another device",
+        ),
+        (
             "[store]\nbytes_max_mb = 16\n",
             "line 1, [store]: bytes_max_mb must be at least four times segment_mb",
         ),

@@ -8,7 +8,7 @@ use bundle::Bundle;
 use event_log::{EventRow, Kinds, LogReader, Query};
 use frame_store::{PinId, RealFs, Recovery, StoreError, read_pinned_in};
 use hal_camera::CameraError;
-use hal_linux::{BoardDescription, Device, LinuxBoard, PartState};
+use hal_linux::{BoardDescription, Device, LinuxBoard, PartState, V4l2Camera};
 use rustix::fs::{Access, access, statvfs};
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
@@ -298,7 +298,7 @@ fn device(name: &str, spec: &str, devices: &[Device]) -> Check {
     let real = path.canonicalize().unwrap_or_else(|_| path.clone());
     match devices.iter().find(|device| device.path == real) {
         Some(device) => match &device.problem {
-            None => Check::ok(name, described(device)),
+            None => fitting(name, spec, device),
             Some(problem) => Check::fail(name, problem, "give another device, or free this one"),
         },
         None => Check::fail(
@@ -306,6 +306,24 @@ fn device(name: &str, spec: &str, devices: &[Device]) -> Check {
             format!("there is no camera '{}'", path.display()),
             "plug it in; the agent takes it up when it comes",
         ),
+    }
+}
+
+/// How a device that can be used serves what was asked of it.
+fn fitting(name: &str, spec: &str, device: &Device) -> Check {
+    const REMEDY: &str = "change its source in [[camera]]; `lookback cameras` lists what it offers";
+    let fit = V4l2Camera::from_spec(spec).map_err(|error| error.to_string());
+    match fit.and_then(|camera| camera.fit(device)) {
+        Ok(fit) => {
+            let finding = format!("{}; asked for {}", described(device), fit.format);
+            match fit.remarks.is_empty() {
+                true => Check::ok(name, finding),
+                false => {
+                    Check::warn(name, format!("{finding}; {}", fit.remarks.join("; ")), REMEDY)
+                }
+            }
+        }
+        Err(reason) => Check::fail(name, format!("{}: {reason}", device.path.display()), REMEDY),
     }
 }
 

@@ -8,7 +8,7 @@ use hal_camera::{
     CameraError, CameraId, ClockQuality, Encoding, Frame, Luma, MediaTime, WallTime,
     encode_luma_jpeg,
 };
-use hal_linux::Device;
+use hal_linux::{Device, DeviceFormat, FourCc, FrameSizes};
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -200,7 +200,8 @@ fn every_configured_camera_is_looked_for_among_the_devices() {
         name: "USB Camera".into(),
         driver: "uvcvideo".into(),
         bus: "usb".into(),
-        formats: vec![],
+        formats: vec![DeviceFormat { code: FourCc::YUYV, sizes: FrameSizes::Unknown }],
+        controls: vec![],
         problem: problem.map(Into::into),
     };
     let camera = |name: &str, source: &str| crate::config::Camera {
@@ -219,14 +220,18 @@ fn every_configured_camera_is_looked_for_among_the_devices() {
         camera("c", "v4l2:/dev/video99"),
         camera("d", "v4l2:/dev/video97"),
         camera("e", "qqq"),
+        camera("f", "v4l2:/dev/video98,power_line=50"),
+        camera("g", "v4l2:/dev/video98,format=MJPG"),
     ];
     let checks = cameras(&configured, &devices, &open);
     says(&checks[0], Status::Ok, "opened");
-    says(&checks[1], Status::Ok, "/dev/video98 USB Camera");
+    says(&checks[1], Status::Ok, "/dev/video98 USB Camera (YUYV); asked for YUYV 1280x720, 8 fps");
     says(&checks[2], Status::Fail, "busy");
     says(&checks[3], Status::Fail, "there is no camera '/dev/video97'");
     says(&checks[4], Status::Fail, "no such kind");
-    says(&checks[5], Status::Ok, "/dev/video99 cannot be used: busy");
+    says(&checks[5], Status::Warn, "; it has no control for power_line");
+    says(&checks[6], Status::Fail, "it offers YUYV; Lookback reads");
+    says(&checks[7], Status::Ok, "/dev/video99 cannot be used: busy");
     says(&cameras(&[], &[], &open)[0], Status::Ok, "no V4L2 camera");
 }
 
