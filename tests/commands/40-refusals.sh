@@ -18,6 +18,10 @@ refuses 1 'seed' 'an unknown key of a simulated camera is refused with the neare
 refuses 1 'speed' 'a speed that is no number is refused' "$lookback" run --camera sim:speed=fast --data-dir A
 refuses 1 'sim|v4l2|file' 'an unknown kind of camera is refused with the kinds there are' \
     "$lookback" run --camera rtsp://x --data-dir A
+refuses 1 'auto or a number' 'an exposure that is no number is refused with what it can be' \
+    "$lookback" run --camera v4l2:/dev/video0,exposure=long --data-dir A
+refuses 1 'at most 4' 'a fifth camera is refused' \
+    "$lookback" run --camera "$sim" --camera "$sim" --camera "$sim" --camera "$sim" --camera "$sim" --data-dir A
 refuses 1 'nowhere.mp4' 'a camera file that is not there is refused' \
     "$lookback" run --camera file:nowhere.mp4 --data-dir A
 

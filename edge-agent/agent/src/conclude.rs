@@ -222,8 +222,9 @@ impl<'a> Concluder<'a> {
             }
             Trouble::Lost { camera, frames } => {
                 let name = self.name(camera);
+                let word = if frames == 1 { "frame" } else { "frames" };
                 let sentence = format!(
-                    "camera '{name}' lost {frames} frames before they could be taken (a bad cable, \
+                    "camera '{name}' lost {frames} {word} before they could be taken (a bad cable, \
                      an overloaded bus or processor)"
                 );
                 self.health("frames-lost", &sentence, json!({"camera": name, "frames": frames}))

@@ -9,6 +9,8 @@ mod offer;
 mod output;
 mod rate;
 mod sequence;
+mod settings;
+mod signal;
 mod stream;
 mod sys;
 #[cfg(test)]
@@ -24,13 +26,14 @@ pub use rate::{FrameRates, Interval};
 use crate::spec::{Size, Spec};
 use crate::{Clock, SystemClock};
 use choice::{Wish, choices};
-use control::{Amount, ControlWish, PowerLine, settings};
+use control::{Amount, PowerLine};
 use device::{Open, no_readable_format};
 use format::Layout;
 use hal_camera::{
     Camera, CameraError, Capture, Encoding, Frame, MediaTime, Noticed, WallTime, jpeg_size,
 };
 use sequence::Sequence;
+use settings::{ControlWish, settings};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use stream::Stream;

@@ -1,10 +1,10 @@
 //! A running stream of one device: its format is set, its buffers are mapped and queued.
 
 use super::choice::{Choice, Wish, choices};
-use super::control::{ControlWish, settings};
 use super::device::{Open, failure, no_readable_format};
 use super::format::{FourCc, Layout, pack};
 use super::rate::{Interval, TOLERANCE};
+use super::settings::{ControlWish, settings};
 use super::sys;
 use crate::spec::Size;
 use hal_camera::{CameraError, MediaTime};
@@ -47,6 +47,7 @@ impl Stream {
     /// Takes the device from opened to delivering. The rate is a wish: many drivers do not grant it.
     pub fn start(device: Open, wish: &Wish, controls: &ControlWish) -> Result<Self, CameraError> {
         device.check_camera()?;
+        device.take_up_signal()?;
         let (layout, interval) = agree_on_format(&device, wish)?;
         let mut remarks = Vec::new();
         remarks.extend(ask_for_rate(&device, layout, interval, wish.fps));
@@ -65,7 +66,7 @@ impl Stream {
         // Poll first: DQBUF alone could wait for ever, and some drivers ignore O_NONBLOCK.
         let timeout =
             Timespec { tv_sec: patience.as_secs() as i64, tv_nsec: patience.subsec_nanos().into() };
-        let mut fds = [PollFd::new(&self.device, PollFlags::IN)];
+        let mut fds = [PollFd::new(&self.device, PollFlags::IN | PollFlags::PRI)];
         match rustix::event::poll(&mut fds, Some(&timeout)) {
             Ok(0) => return Ok(None),
             // Whatever poll reports (an unplugged device is an error there), DQBUF names it.
@@ -73,6 +74,9 @@ impl Stream {
             // A signal; the caller's deadline decides whether to wait again.
             Err(rustix::io::Errno::INTR) => return Ok(None),
             Err(error) => return Err(failure(&self.device.name, "wait for a frame", error.into())),
+        }
+        if fds[0].revents().contains(PollFlags::PRI) && self.device.signal_changed() {
+            return Err(self.device.unusable("its signal has changed; it is taken up anew"));
         }
         let mut buffer = capture_buffer(0);
         match sys::dequeue_buffer(self.device.as_fd(), &mut buffer) {

@@ -27,6 +27,9 @@ pub const BUF_FLAG_TIMESTAMP_MONOTONIC: u32 = 0x2000;
 pub const FRMSIZE_DISCRETE: u32 = 1;
 pub const FRMIVAL_DISCRETE: u32 = 1;
 
+pub const EVENT_SOURCE_CHANGE: u32 = 5;
+pub const EVENT_CHANGED_RESOLUTION: u32 = 0x1;
+
 pub const CTRL_TYPE_INTEGER: u32 = 1;
 pub const CTRL_TYPE_BOOLEAN: u32 = 2;
 pub const CTRL_TYPE_MENU: u32 = 3;
@@ -140,6 +143,36 @@ pub struct ControlValue {
 
 #[repr(C)]
 #[derive(Clone, Copy)]
+pub struct EventSubscription {
+    pub type_: u32,
+    id: u32,
+    flags: u32,
+    reserved: [u32; 5],
+}
+
+#[repr(C, align(8))]
+#[derive(Clone, Copy)]
+pub struct Event {
+    pub type_: u32,
+    // The union that follows holds a 64-bit number in another variant, and is aligned for it.
+    padding: u32,
+    /// Of `EVENT_SOURCE_CHANGE`: what changed.
+    pub changes: u32,
+    rest_of_union: [u32; 15],
+    pending: u32,
+    sequence: u32,
+    timestamp: [i64; 2],
+    id: u32,
+    reserved: [u32; 8],
+}
+
+/// Handed from one request to the other, never looked into.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct DvTimings([u32; 33]);
+
+#[repr(C)]
+#[derive(Clone, Copy)]
 pub struct StreamParm {
     pub type_: u32,
     capability: u32,
@@ -190,6 +223,9 @@ const _: () = {
     assert!(size_of::<QueryControl>() == 68);
     assert!(size_of::<QueryMenu>() == 44);
     assert!(size_of::<ControlValue>() == 8);
+    assert!(size_of::<EventSubscription>() == 32);
+    assert!(size_of::<Event>() == 136);
+    assert!(size_of::<DvTimings>() == 132);
     assert!(size_of::<StreamParm>() == 204);
     assert!(size_of::<RequestBuffers>() == 20);
     assert!(size_of::<Buffer>() == 88);
@@ -216,6 +252,12 @@ unsafe impl Plain for QueryControl {}
 unsafe impl Plain for QueryMenu {}
 // SAFETY: as above.
 unsafe impl Plain for ControlValue {}
+// SAFETY: as above.
+unsafe impl Plain for EventSubscription {}
+// SAFETY: as above.
+unsafe impl Plain for Event {}
+// SAFETY: as above.
+unsafe impl Plain for DvTimings {}
 // SAFETY: as above.
 unsafe impl Plain for StreamParm {}
 // SAFETY: as above.
@@ -282,6 +324,15 @@ request!(/// The frame size number `index` of a format; `EINVAL` past the last.
     enumerate_frame_size, READ | WRITE, 74, FrmSizeEnum);
 request!(/// The frame interval number `index` of a format and size; `EINVAL` past the last.
     enumerate_frame_interval, READ | WRITE, 75, FrmIvalEnum);
+request!(/// Sets the timings of the signal of an input.
+    set_dv_timings, READ | WRITE, 87, DvTimings);
+request!(/// Takes the oldest event; `ENOENT` if there is none.
+    dequeue_event, READ, 89, Event);
+request!(/// Asks for events of a type.
+    subscribe_event, WRITE, 90, EventSubscription);
+request!(/// The timings of the signal that there is; `ENOLINK` if there is none, `ENOTTY` or `ENODATA` on
+    /// an input that has no such thing.
+    query_dv_timings, READ, 99, DvTimings);
 
 fn call<T: Plain>(device: BorrowedFd<'_>, request: u32, argument: &mut T) -> io::Result<()> {
     loop {
@@ -365,6 +416,10 @@ mod tests {
         assert_eq!(request::<StreamParm>(READ | WRITE, 22), 0xc0cc_5616);
         assert_eq!(request::<FrmSizeEnum>(READ | WRITE, 74), 0xc02c_564a);
         assert_eq!(request::<FrmIvalEnum>(READ | WRITE, 75), 0xc034_564b);
+        assert_eq!(request::<DvTimings>(READ, 99), 0x8084_5663);
+        assert_eq!(request::<Event>(READ, 89), 0x8088_5659);
+        assert_eq!(request::<EventSubscription>(WRITE, 90), 0x4020_565a);
+        assert_eq!(std::mem::offset_of!(Event, changes), 8);
         assert_eq!(request::<ControlValue>(READ | WRITE, 28), 0xc008_561c);
         assert_eq!(request::<QueryControl>(READ | WRITE, 36), 0xc044_5624);
         assert_eq!(request::<QueryMenu>(READ | WRITE, 37), 0xc02c_5625);

@@ -1,9 +1,10 @@
-//! What goes wrong with a camera, by vivid's faults on demand.
+//! What goes wrong with a camera, by vivid's faults on demand: of a webcam, and of an HDMI input.
 
-use crate::{capture, control, frames, open, recover, vivid};
+use crate::{capture, control, device, frames, open, recover, vivid};
 use hal_camera::{Camera, CameraError, MediaTime};
 use hal_linux::{Clock, Reopening, SystemClock, V4l2Camera, Wait};
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 #[test]
@@ -169,4 +170,50 @@ fn stamps_that_cannot_be_true_are_not_believed() {
     let times: Vec<MediaTime> = taken.iter().map(|frame| frame.media_time).collect();
     assert!(times.is_sorted() && times[0] != times[5], "{times:?}");
     assert!(times.iter().all(|time| (before..=after).contains(time)), "{before} {times:?} {after}");
+}
+
+/// The timings that an HDMI input is set to, as v4l2-ctl tells them.
+fn timings(device: &str) -> String {
+    let output = Command::new("v4l2-ctl").args(["-d", device, "--get-dv-timings"]).output();
+    String::from_utf8(output.unwrap().stdout).unwrap()
+}
+
+/// What `camera` says until it says something else than that its signal changed.
+fn after_the_change(camera: &mut V4l2Camera) -> Result<(), String> {
+    let mut changed = false;
+    for _ in 0..40 {
+        match capture(camera) {
+            Err(error) if error.to_string().contains("its signal has changed") => changed = true,
+            Err(error) => return Err(error.to_string()),
+            Ok(_) if changed => return Ok(()),
+            // Of before.
+            Ok(_) => {}
+        }
+    }
+    panic!("no change of the signal was noticed");
+}
+
+#[test]
+#[ignore = "needs the devices of tests/vm/run"]
+fn an_input_whose_signal_changes_takes_up_the_new_one_and_names_what_is_none() {
+    let device = device("LOOKBACK_TEST_HDMI");
+    let mut camera = open(&format!("{device},size=640x360,format=YUYV"));
+    frames(&mut camera, 2);
+    let before = timings(&device);
+    // Another signal is put through, the sixth that vivid knows.
+    control(&device, "dv_timings=5");
+    control(&device, "dv_timings_signal_mode=4");
+    after_the_change(&mut camera).unwrap();
+    let after = timings(&device);
+    assert_ne!(before, after);
+
+    control(&device, "dv_timings_signal_mode=1");
+    let none = after_the_change(&mut camera).unwrap_err();
+    assert!(none.contains("there is no signal: switch on what is plugged into it"), "{none}");
+    control(&device, "dv_timings_signal_mode=2");
+    let unsteady = capture(&mut camera).unwrap_err().to_string();
+    assert!(unsteady.contains("its signal is unsteady or of a kind"), "{unsteady}");
+    control(&device, "dv_timings_signal_mode=0");
+    recover(&mut camera, Duration::from_secs(20));
+    frames(&mut camera, 2);
 }
