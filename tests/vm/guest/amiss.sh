@@ -38,13 +38,13 @@ check 'also for people' grep -q '^    gain  Gain: 0 to 255; default 100, now ' c
 configure size=320x180,gain=300
 check 'doctor fails a gain out of range' sh -c "! '$LOOKBACK' doctor --config lookback.toml --data-dir D --json >doctor.json"
 holds 'and names the range' doctor.json "
-    $found[0] == 'fail' and \"gain=300 is outside of the range of its control 'Gain', 0 to 255\" in $found[1]"
+    ${found}[0] == 'fail' and \"gain=300 is outside of the range of its control 'Gain', 0 to 255\" in ${found}[1]"
 
 configure size=320x180,fps=10,gain=37,power_line=50
 check 'doctor lets a control that is not there pass' examine
 holds 'and names it, and the format that will be asked for' doctor.json "
-    $found[0] == 'warn' and 'asked for NV12 320x180, 10 fps' in $found[1]
-        and 'no control for power_line' in $found[1]"
+    ${found}[0] == 'warn' and 'asked for NV12 320x180, 10 fps' in ${found}[1]
+        and 'no control for power_line' in ${found}[1]"
 
 in_background "$LOOKBACK" run --config lookback.toml --data-dir D --json
 noted() { grep -q "^note: $1" child.err; }

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # The V4L2 camera against real drivers: vivid (a webcam with YUYV, NV12, GREY, and an HDMI input, both with
 # faults on demand) and v4l2loopback (scenes that programs write).
 set -eu

@@ -146,8 +146,8 @@ impl V4l2Camera {
                 let mut stream = Stream::start(Open::new(&self.path)?, &self.wish, &self.controls)?;
                 self.noticed.remarks.append(&mut stream.remarks);
                 self.thinning = Thinning::to(self.wish.fps);
-                // A new stream counts its frames anew.
-                self.sequence = Sequence::default();
+                // A new stream counts its frames anew, and may be whole where the last was not.
+                (self.sequence, self.damaged_since) = (Sequence::default(), None);
                 self.stream.insert(stream)
             }
         };
