@@ -34,6 +34,18 @@ refuses 1 'nowhere' 'a missing bundle is refused' "$eval_tool" sim --bundle nowh
 refuses 1 'too few' 'a budget that shows nothing is refused' "$eval_tool" sim --bundle "$nano" --frames 2
 refuses 1 'at least one' 'no videos at all are refused' "$eval_tool" sim --bundle "$nano" --videos 0
 
+watch_json() { timeout 300 "$eval_tool" sentinel --videos 4 --seconds 90 --json >gates.json; }
+check '`lookback-eval sentinel --json` tells what the gates wake for' watch_json
+holds 'each gate has its incidents, its wakes for nothing, and its time' gates.json '
+    [g["gate"] for g in rows[0]["gates"]] == ["network", "background"]
+    and all(g["incidents"] == sum(k["incidents"] for k in g["kinds"].values()) > 0
+        and g["woken"]["lo"] <= g["woken"]["value"] <= g["woken"]["hi"] <= 1
+        and g["wakes_per_hour"]["value"] >= 0 and g["ms_per_frame"] > 0 for g in rows[0]["gates"])'
+holds 'and what other thresholds would have given: the lower, the more' gates.json '
+    all([t["wake_at"] for t in g["thresholds"]] == [0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]
+        and g["thresholds"][0]["woken"] >= g["thresholds"][-1]["woken"] for g in rows[0]["gates"])'
+refuses 1 'at least one' 'no videos at all are refused for gates, too' "$eval_tool" sentinel --videos 0
+
 # Three clips stand for each benchmark; their scores mean nothing, but their frames and seconds do.
 mkdir -p films/test annotations/Scene1/abnormal_scene_1_scenario_1_annotations
 film() {

@@ -8,14 +8,14 @@ use crate::simulated::SplitName;
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use eval::{Estimate, SimVideo, bootstrap};
-use hal_camera::{MediaTime, decode_luma_scaled};
+use hal_camera::{Luma, MediaTime, decode_luma_scaled};
 use hal_sim::{IncidentKind, Incidents, Split};
 use indicatif::ProgressBar;
 use inquiry::Footage;
-use sentinel::{GateKind, Sentinel, SentinelOptions};
+use sentinel::{Gate, GateKind, Sentinel, SentinelOptions};
 use serde::Serialize;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     io::{self, Write},
     sync::atomic::{AtomicUsize, Ordering},
     thread,
@@ -65,6 +65,9 @@ const BEFORE_S: f64 = 2.0;
 /// A wake up to so long after the transition is for it; later ones are not.
 const AFTER_S: f64 = 20.0;
 
+/// Scores from which on the sentinel might wake.
+const WAKE_AT: [f32; 7] = [0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8];
+
 /// What is printed.
 #[derive(Serialize)]
 struct Report {
@@ -93,6 +96,18 @@ struct Figures {
     delay_s: Option<Delay>,
     /// Median time of scoring a frame, in milliseconds of one core.
     ms_per_frame: f64,
+    /// What other settings of `wake_at` would have given.
+    thresholds: Vec<Threshold>,
+}
+
+/// How a gate would have done if it woke from another score on.
+#[derive(Serialize)]
+struct Threshold {
+    wake_at: f32,
+    /// Share of the incidents that woke the sentinel; none without incidents.
+    woken: Option<f64>,
+    /// Wakes an hour where nothing harmful happens.
+    wakes_per_hour: f64,
 }
 
 #[derive(Default, Serialize)]
@@ -116,6 +131,8 @@ struct Outcome {
     wakes: usize,
     /// Milliseconds of each frame.
     scoring_ms: Vec<f64>,
+    /// For each of [`WAKE_AT`] how many incidents would have woken it, and the wakes for nothing.
+    instead: [(usize, usize); WAKE_AT.len()],
 }
 
 /// Watches simulated videos and prints how the gates did.
@@ -211,21 +228,71 @@ fn watch_all(
 fn watch(gates: &[GateKind], seed: u64, seconds: f64) -> Result<Vec<Outcome>> {
     let mut outcomes: Vec<Outcome> = gates.iter().map(|_| Outcome::default()).collect();
     let eventful = SimVideo::new(seed, seconds, Incidents::Often);
-    let wakes = wakes(gates, &eventful, &mut outcomes)?;
-    for (outcome, wakes) in outcomes.iter_mut().zip(&wakes) {
-        for story in eventful.stories.iter().filter(|story| story.harmful) {
+    let harmful: Vec<_> = eventful.stories.iter().filter(|story| story.harmful).collect();
+    let seen = watched(gates, &eventful, &mut outcomes)?;
+    for (outcome, seen) in outcomes.iter_mut().zip(&seen) {
+        for story in &harmful {
             let (begins, ends) = story.transition_s;
             let transition = (begins - eventful.from_s(), ends - eventful.from_s());
-            if let Some(delay) = answered(transition, seconds, wakes) {
+            if let Some(delay) = answered(transition, seconds, &seen.wakes) {
                 outcome.incidents.push((story.kind, delay));
+            }
+            for ((woken, _), wake_at) in outcome.instead.iter_mut().zip(WAKE_AT) {
+                let found = answered(transition, seconds, &seen.wakes_from(wake_at));
+                *woken += usize::from(found.flatten().is_some());
             }
         }
     }
     let normal = SimVideo::new(seed, seconds, Incidents::None);
-    for (outcome, wakes) in outcomes.iter_mut().zip(self::wakes(gates, &normal, &mut [])?) {
-        outcome.wakes = wakes.iter().filter(|&&at| at >= WARM_UP_S).count();
+    for (outcome, seen) in outcomes.iter_mut().zip(watched(gates, &normal, &mut [])?) {
+        let counted = |wakes: &[f64]| wakes.iter().filter(|&&at| at >= WARM_UP_S).count();
+        outcome.wakes = counted(&seen.wakes);
+        for ((_, wakes), wake_at) in outcome.instead.iter_mut().zip(WAKE_AT) {
+            *wakes = counted(&seen.wakes_from(wake_at));
+        }
     }
     Ok(outcomes)
+}
+
+/// What one gate made of one video.
+#[derive(Default)]
+struct Seen {
+    /// Of each frame its time in seconds and its score.
+    scores: Vec<(f64, f32)>,
+    /// The seconds at which the sentinel woke.
+    wakes: Vec<f64>,
+}
+
+impl Seen {
+    /// The seconds at which it would have woken with another threshold.
+    fn wakes_from(&self, wake_at: f32) -> Vec<f64> {
+        let usual = SentinelOptions::default();
+        let options = SentinelOptions {
+            wake_at,
+            rest_at: usual.rest_at.min(wake_at / 2.0),
+            every_nth: 1,
+            patrol_s: None,
+            ..usual
+        };
+        let again = Again(self.scores.iter().map(|(_, score)| *score).collect());
+        let mut sentinel = Sentinel::with_gate(options, Box::new(again));
+        let dark = Luma { width: 1, height: 1, pixels: vec![0] };
+        let wake = |(at, _): &(f64, f32)| sentinel.watch(&dark, MediaTime::from_s(*at)).wake;
+        self.scores.iter().filter_map(wake).map(|wake| wake.at.as_s()).collect()
+    }
+}
+
+/// Scores frames as they were scored before.
+struct Again(VecDeque<f32>);
+
+impl Gate for Again {
+    fn score(&mut self, _: &Luma, _: MediaTime) -> f32 {
+        self.0.pop_front().unwrap_or(0.0)
+    }
+
+    fn describe(&self) -> String {
+        "what was scored before".to_owned()
+    }
 }
 
 /// The delay of the first wake for a transition if there was one; `None` if the transition does not
@@ -238,10 +305,10 @@ fn answered((begins, ends): (f64, f64), seconds: f64, wakes: &[f64]) -> Option<O
     Some(wakes.iter().find(|at| for_it.contains(at)).map(|at| at - begins))
 }
 
-/// The seconds at which each gate's sentinel woke. Times of scoring are added to `outcomes`.
-fn wakes(gates: &[GateKind], video: &SimVideo, outcomes: &mut [Outcome]) -> Result<Vec<Vec<f64>>> {
+/// What each gate makes of a video. Times of scoring are added to `outcomes`.
+fn watched(gates: &[GateKind], video: &SimVideo, outcomes: &mut [Outcome]) -> Result<Vec<Seen>> {
     let mut sentinels: Vec<Sentinel> = gates.iter().map(|&g| open(g)).collect::<Result<_>>()?;
-    let mut wakes = vec![vec![]; gates.len()];
+    let mut seen: Vec<Seen> = gates.iter().map(|_| Seen::default()).collect();
     for number in 0..(video.length_s * SCORES_PER_S) as u32 {
         let at = MediaTime::from_s(f64::from(number) / SCORES_PER_S);
         let (id, at) = video.nearest(at, 0.0).context("a video without frames")?;
@@ -253,10 +320,11 @@ fn wakes(gates: &[GateKind], video: &SimVideo, outcomes: &mut [Outcome]) -> Resu
             if let Some(outcome) = outcomes.get_mut(i) {
                 outcome.scoring_ms.push(begun.elapsed().as_secs_f64() * 1e3);
             }
-            wakes[i].extend(watched.wake.map(|wake| wake.at.as_s()));
+            seen[i].scores.push((at.as_s(), watched.saliency));
+            seen[i].wakes.extend(watched.wake.map(|wake| wake.at.as_s()));
         }
     }
-    Ok(wakes)
+    Ok(seen)
 }
 
 fn figures(gate: &'static str, description: String, outcomes: &[&Outcome], hours: f64) -> Figures {
@@ -279,10 +347,22 @@ fn figures(gate: &'static str, description: String, outcomes: &[&Outcome], hours
     let mut delays: Vec<f64> = incidents().filter_map(|(_, delay)| *delay).collect();
     let mut scoring: Vec<f64> =
         outcomes.iter().flat_map(|outcome| outcome.scoring_ms.iter().copied()).collect();
+    let all = incidents().count();
+    let thresholds = WAKE_AT.iter().enumerate().map(|(i, &wake_at)| {
+        let sum = |of: fn(&(usize, usize)) -> usize| -> f64 {
+            outcomes.iter().map(|outcome| of(&outcome.instead[i])).sum::<usize>() as f64
+        };
+        Threshold {
+            wake_at,
+            woken: (all > 0).then(|| sum(|(woken, _)| *woken) / all as f64),
+            wakes_per_hour: sum(|(_, wakes)| *wakes) / (outcomes.len() as f64 * hours),
+        }
+    });
     Figures {
         gate,
         description,
-        incidents: incidents().count(),
+        thresholds: thresholds.collect(),
+        incidents: all,
         woken: bootstrap(outcomes.len(), woken),
         kinds,
         wakes_per_hour: bootstrap(outcomes.len(), wakes),
@@ -319,6 +399,10 @@ fn readable(out: &mut impl Write, report: &Report) -> Result<()> {
             writeln!(out, "  delay           {median:.2} s, nine in ten within {p90:.2} s")?;
         }
         writeln!(out, "  a frame         {:.3} ms", of_gate.ms_per_frame)?;
+        for Threshold { wake_at, woken, wakes_per_hour } in &of_gate.thresholds {
+            let woken = woken.map_or("-".to_owned(), |share| format!("{share:.3}"));
+            writeln!(out, "  wake_at = {wake_at:.1}   {woken} at {wakes_per_hour:.1} an hour")?;
+        }
         for (kind, OfKind { incidents, woken }) in &of_gate.kinds {
             writeln!(out, "    {kind:<14} {woken} of {incidents}")?;
         }
@@ -352,6 +436,7 @@ mod tests {
             incidents: vec![(IncidentKind::Fall, delay)],
             wakes,
             scoring_ms: vec![1.0, 3.0, 2.0],
+            instead: [(usize::from(delay.is_some()), wakes + 1); WAKE_AT.len()],
         };
         let videos = [outcome(Some(1.0), 3), outcome(None, 0), outcome(Some(2.0), 0)];
         let all = figures("network", String::new(), &videos.iter().collect::<Vec<_>>(), 0.5);
@@ -363,8 +448,20 @@ mod tests {
         assert_eq!((all.kinds["fall"].incidents, all.kinds["fall"].woken), (3, 2));
         assert_eq!(all.delay_s.unwrap().p90, 2.0);
         assert_eq!(all.ms_per_frame, 2.0);
+        let instead: Vec<_> = all.thresholds.iter().map(|t| (t.woken, t.wakes_per_hour)).collect();
+        assert_eq!(instead, [(Some(2.0 / 3.0), 4.0); WAKE_AT.len()]);
         let none = figures("network", String::new(), &[&Outcome::default()], 0.5);
         assert!(none.woken.is_none() && none.delay_s.is_none());
+    }
+
+    #[test]
+    fn the_agents_own_threshold_among_others_gives_the_agents_wakes() {
+        let video = SimVideo::new(5_000_003, 120.0, Incidents::Often);
+        let seen = watched(&[GateKind::Background], &video, &mut []).unwrap().remove(0);
+        assert!(!seen.wakes.is_empty());
+        assert_eq!(seen.wakes, seen.wakes_from(SentinelOptions::default().wake_at));
+        let of = |wake_at| seen.wakes_from(wake_at).len();
+        assert!(of(0.2) >= of(0.5) && of(0.5) > of(1.1), "nothing scores above 1");
     }
 
     #[test]
