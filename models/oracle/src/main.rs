@@ -63,6 +63,9 @@ enum Command {
         /// The camera's window only, and not all that a policy meets.
         #[arg(long)]
         whole: bool,
+        /// Long stretches on few frames only: where it matters most where one looks.
+        #[arg(long, conflicts_with = "whole")]
+        few: bool,
         /// Lessons in passive watching: the whole budget goes into the glance.
         #[arg(long, conflicts_with_all = ["slips", "policy"])]
         passive: bool,
@@ -99,6 +102,9 @@ enum Command {
         /// Above 0; 1 leaves the policy's probabilities as they are.
         #[arg(long, default_value_t = 1.0)]
         temperature: f32,
+        /// Long stretches on few frames only: where it matters most where one looks.
+        #[arg(long)]
+        few: bool,
         /// Leave out the luma.
         #[arg(long)]
         no_frames: bool,
@@ -135,6 +141,7 @@ fn main() -> Result<()> {
             manifest,
             template,
             whole,
+            few,
             passive,
             slips,
             policy,
@@ -143,13 +150,19 @@ fn main() -> Result<()> {
         } => {
             let pupil = policy.as_deref().map(Pupil::load).transpose()?;
             let strays = pupil.as_ref().map_or(Strays::Drawn(slips), |p| Strays::Own(own, p));
-            let lessons = Lessons::new(&manifest, &template, (whole, passive), strays)?;
+            let sort = match (whole, few) {
+                (true, _) => Sort::Whole,
+                (_, true) => Sort::Few,
+                _ => Sort::Any,
+            };
+            let lessons = Lessons::new(&manifest, &template, (sort, passive), strays)?;
             stream_traces(&mut out, &lessons, from..from + count, !no_frames)
         }
-        Command::Rollouts { from, count, policy, each, temperature, no_frames } => {
+        Command::Rollouts { from, count, policy, each, temperature, few, no_frames } => {
             ensure!(temperature > 0.0, "--temperature {temperature} leaves nothing to chance");
             let pupil = Pupil::load(&policy)?;
-            let by = Sampled { each, temperature };
+            let sort = if few { Sort::Few } else { Sort::Any };
+            let by = Sampled { each, temperature, sort };
             stream_rollouts(&mut out, &pupil, &by, from..from + count, !no_frames)
         }
         Command::Vigils { from, count, width, height } => {
@@ -250,11 +263,32 @@ fn cells(scene: &Scene, t: f64) -> Vec<u8> {
     grid
 }
 
+/// Which tasks a seed may stand for.
+#[derive(Clone, Copy)]
+enum Sort {
+    /// The camera's window.
+    Whole,
+    /// Long stretches on few frames.
+    Few,
+    /// All that a policy meets.
+    Any,
+}
+
+impl Sort {
+    fn task(self, seed: u64) -> Task {
+        match self {
+            Self::Whole => Task::window_of(seed),
+            Self::Few => Task::long_on_few(seed),
+            Self::Any => Task::drawn(seed),
+        }
+    }
+}
+
 /// What all lessons share.
 struct Lessons<'a> {
     setup: policy::Setup,
     template: policy::ChatTemplate,
-    whole: bool,
+    sort: Sort,
     passive: bool,
     strays: Strays<'a>,
 }
@@ -263,7 +297,7 @@ impl<'a> Lessons<'a> {
     fn new(
         manifest: &Path,
         template: &Path,
-        (whole, passive): (bool, bool),
+        (sort, passive): (Sort, bool),
         strays: Strays<'a>,
     ) -> Result<Self> {
         let read = |path: &Path| {
@@ -276,14 +310,13 @@ impl<'a> Lessons<'a> {
             "traces are rendered at {WIDTH}x{HEIGHT}, the manifest asks for another size"
         );
         let template = policy::ChatTemplate::new(&read(template)?)?;
-        Ok(Self { setup: manifest.setup(), template, whole, passive, strays })
+        Ok(Self { setup: manifest.setup(), template, sort, passive, strays })
     }
 
     fn task(&self, seed: u64) -> Task {
-        match (self.whole, self.passive) {
-            (true, _) => Task::window_of(seed),
-            (false, true) => Task::drawn(seed).on_any_budget(),
-            (false, false) => Task::drawn(seed),
+        match (self.sort, self.passive) {
+            (Sort::Any, true) => Task::drawn(seed).on_any_budget(),
+            (sort, _) => sort.task(seed),
         }
     }
 
@@ -317,6 +350,7 @@ fn stream_traces(
 struct Sampled {
     each: u64,
     temperature: f32,
+    sort: Sort,
 }
 
 fn stream_rollouts(
@@ -327,7 +361,7 @@ fn stream_rollouts(
     with_frames: bool,
 ) -> Result<()> {
     for seed in seeds {
-        let task = Task::drawn(seed);
+        let task = by.sort.task(seed);
         let rollouts = pupil.roll_out(&task, by.each, by.temperature, &Weights::default())?;
         let frames = match with_frames {
             true => luma(&task.scene(), rollouts.from_s, &rollouts.pairs),

@@ -77,6 +77,21 @@ impl Task {
         task
     }
 
+    /// The hard one: a long stretch in which little happens, and whatever is seen looks like an
+    /// incident, to be judged by 16 or 24 frames.
+    pub fn long_on_few(seed: u64) -> Self {
+        const BUDGETS: [u32; 2] = [16, 24];
+        let mut dice = Dice(seed ^ DICE);
+        let length_s = policy::tenth(LONGEST_S / 2.0 + dice.unit() * LONGEST_S / 2.0);
+        Self {
+            scene: SceneSpec { seed, incidents: Incidents::Sometimes },
+            length_s,
+            window: (0.0, length_s),
+            frames: Some(BUDGETS[dice.below(BUDGETS.len())]),
+            ..Self::window_of(seed)
+        }
+    }
+
     /// The same with a budget drawn by the seed: few frames, or the policy's own budget.
     pub fn on_any_budget(self) -> Self {
         const BUDGETS: [u32; 4] = [16, 24, 32, 48];
@@ -149,6 +164,16 @@ mod tests {
         for task in &tasks {
             assert!((SHORTEST_S..=LONGEST_S).contains(&task.length_s));
             assert_eq!(task.window.1, task.length_s);
+        }
+    }
+
+    #[test]
+    fn the_hard_task_is_long_and_on_few_frames() {
+        for task in (0..500).map(Task::long_on_few) {
+            assert!((WINDOW_S..=LONGEST_S).contains(&task.length_s));
+            assert_eq!(task.window, (0.0, task.length_s));
+            assert!(matches!(task.frames, Some(16 | 24)));
+            assert_eq!(task.scene.incidents, Incidents::Sometimes);
         }
     }
 

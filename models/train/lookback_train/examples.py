@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import Tensor
 from . import oracle, tokens
 from .decoder import walk_positions
 from .perception import short_floats
+from .sight import Sight
 from .tower import GRID, TOKENS, Trunk, normalise
 
 TOLD = 255
@@ -155,12 +157,14 @@ def save_shard(path: Path, episodes: list[dict], features: np.ndarray) -> None:
     part.rename(path)
 
 
-def encode_traces(
-    traces: Iterable[oracle.Trace], trunk: Trunk, batch: int = 64
-) -> Iterator[tuple[dict, np.ndarray]]:
-    """Episodes with the cell features of their pairs, f16."""
-    for trace in traces:
-        yield trace.episode, encode_pairs(trunk, trace.frames, batch)
+def encoder(eyes: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """What makes of pairs, u8 `[pairs, 2, 128, 192]`, what is kept of them, f16: visual tokens if
+    `eyes` is a bundle, cell features if it is the checkpoint of a tower."""
+    if eyes.is_dir():
+        return Sight(eyes).features
+    trunk = Trunk()
+    trunk.load_state_dict(torch.load(eyes, weights_only=True)["trunk"])
+    return partial(encode_pairs, trunk)
 
 
 def encode_pairs(trunk: Trunk, frames: np.ndarray, batch: int = 64) -> np.ndarray:
@@ -176,7 +180,7 @@ def encode_pairs(trunk: Trunk, frames: np.ndarray, batch: int = 64) -> np.ndarra
 
 def render_shards(
     folder: Path,
-    weights: Path,
+    eyes: Path,
     binary: Path,
     files: tuple[Path, Path],
     start: int,
@@ -185,28 +189,28 @@ def render_shards(
     pupil: Path | None = None,
     passive: bool = False,
 ) -> None:
-    """Fills `folder` with the shards of these numbers; resumes.
+    """Fills `folder` with the shards of these numbers, as `eyes` see them ([`encoder`]); resumes.
 
     With a `pupil`, a bundle of the policy in training, it goes some of its own way in all of them;
     `passive` lessons are about the glance alone.
     """
-    trunk = Trunk()
-    trunk.load_state_dict(torch.load(weights, weights_only=True)["trunk"])
+    encode = encoder(eyes)
     folder.mkdir(parents=True, exist_ok=True)
     for number in numbers:
         path = folder / f"{number:05}.npy"
         if path.exists():
             continue
-        # Every third shard has slips in it.
+        # Every second shard is about long stretches on few frames, every third has slips in it.
+        few = number % 2 == 1
         slips = SLIPS if number % 3 == 2 and pupil is None else 0.0
         first = start + number * per_shard
         traces = oracle.stream_traces(
-            binary, first, per_shard, *files, slips=slips, pupil=pupil, passive=passive
+            binary, first, per_shard, *files, slips=slips, pupil=pupil, passive=passive, few=few
         )
         episodes, features = [], []
-        for episode, rows in encode_traces(traces, trunk):
-            episodes.append({**episode, "own": pupil is not None})
-            features.append(rows)
+        for trace in traces:
+            episodes.append({**trace.episode, "own": pupil is not None})
+            features.append(encode(trace.frames))
         save_shard(path, episodes, np.concatenate(features))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import tomllib
 import warnings
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
-from .decoder import Shape
+from .decoder import Decoder, Shape, part
 from .sft import Policy
 from .tower import Perception, Tower, Trunk
 
@@ -41,13 +42,34 @@ def bundle(
     policy = Policy(shape, classes, 0.0)
     policy.load_state_dict(state["policy"])
     export_tower(Tower(trunk, perception, policy.merger), out / "vision.onnx")
-    weights = {k: v.to(torch.bfloat16) for k, v in policy.decoder.checkpoint().items()}
-    save_file(weights, out / "decoder.safetensors", {"format": "pt"})
+    save_decoder(policy.decoder, out / "decoder.safetensors")
     shutil.copy(tokenizer_file, out / "tokenizer.json")
     if template.resolve() != (out / "chat_template.jinja").resolve():
         shutil.copy(template, out / "chat_template.jinja")
     (out / "bundle.toml").write_text(fill_manifest(manifest.read_text(), tokenizer_file, labels))
     subprocess.run([sealer, "seal", str(out)], check=True)
+
+
+def with_decoder(bundle: Path, decoder: Decoder, sealer: Path, out: Path) -> None:
+    """Writes and seals `out`, the bundle with another decoder; it is there whole or not at all."""
+    manifest = tomllib.loads((bundle / "bundle.toml").read_text())
+    draft = out.with_name(f"{out.name}.part")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    for file in ["bundle.toml", *(p["file"] for p in manifest["parts"].values())]:
+        shutil.copy(bundle / file, draft / file)
+    save_decoder(decoder, draft / part(bundle, "decoder"))
+    subprocess.run([sealer, "seal", str(draft)], check=True)
+    out.mkdir(parents=True, exist_ok=True)
+    for file in sorted(draft.iterdir(), key=lambda f: f.name == "bundle.toml"):
+        file.replace(out / file.name)
+    draft.rmdir()
+
+
+def save_decoder(decoder: Decoder, path: Path) -> None:
+    """As a bundle has it: in bfloat16, under the names of the Hugging Face checkpoints."""
+    weights = {k: v.to(torch.bfloat16) for k, v in decoder.checkpoint().items()}
+    save_file(weights, path, {"format": "pt"})
 
 
 def export_tower(tower: Tower, path: Path) -> None:

@@ -5,19 +5,17 @@ each left to chance; of each window the best and the worst inquiry by the AEI ut
 Only the window's own label is used. The loss is DPO over turns (Shi et al. 2024, DMPO), plus the
 likelihood of the better inquiry.
 
-Where to look is what is learnt here; what is seen and how it is judged stays. So only the upper
-half of the decoder is trained, above the layer in which the sights are read, and the verdict probe
-is held to the reference's: a few hundred windows' labels teach it nothing but these windows. The
-tower is that of the bundle, as it stands there: a policy can be taught by preference wherever it
-comes from.
+Where to look and what to conclude is what is learnt here; what is seen stays. So only the upper
+half of the decoder is trained, above the layer in which the sights are read. The verdict probe
+learns the windows' labels where the policy gets to by itself: after a teacher's looks it was surer
+than after the policy's own. The tower is that of the bundle, as it stands there: a policy can be
+taught by preference wherever it comes from.
 """
 
 from __future__ import annotations
 
 import copy
 import json
-import shutil
-import subprocess
 import time
 import tomllib
 from collections.abc import Iterator
@@ -25,9 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import torch
-from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -35,8 +31,9 @@ from torch.nn import functional as F
 from . import oracle, tokens
 from .decoder import Decoder, part
 from .examples import TOLD, Batch, Example, Features, collate, example, save_shard
-from .sft import verdicts
-from .tower import normalise
+from .export import with_decoder
+from .sft import verdicts, with_visual_tokens
+from .sight import Sight
 
 BETA = 0.5
 GAMMA = 0.9
@@ -46,13 +43,16 @@ WORTH_IT = 0.2
 ANCHOR = 0.5
 """Weight of the likelihood of the better inquiry."""
 PROBE = 1.0
-"""Weight of the verdict probe's distance from the reference's."""
+"""Weight of the verdict probe's loss."""
+LABEL = 0.5
+"""Share of the window's label in what the verdict probe learns; the rest is what the reference says
+there, so that no window is learnt by heart."""
 TEMPERATURE = 1.5
 """Of the turns that are drawn: at 1 a sure policy says the same again."""
 PAIRS = 4
 """Pairs of a step: twice as many transcripts."""
 READ = 8
-"""Transcripts of a step whose verdict probe is held, whatever they were worth."""
+"""Transcripts of a step whose verdicts are read, whatever they were worth."""
 LEARNING_RATE = 1e-4
 EACH = 6
 """Inquiries about a window."""
@@ -74,32 +74,8 @@ class Watcher(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Last hidden states `[B, T, hidden]`; the batch's features are those of [`Sight`]."""
-        levels = [level.flatten(0, 1) for level in batch.features.unbind(1)]
-        x = self.decoder.embed_tokens(batch.ids)
-        where = (batch.pad_rows, batch.pad_places)
-        x = x.index_put(where, levels[0])
-        deepstack = [torch.zeros_like(x).index_put(where, level) for level in levels[1:]]
+        x, deepstack = with_visual_tokens(self.decoder, batch, list(batch.features.unbind(1)))
         return self.decoder(x, batch.positions, deepstack)
-
-
-class Sight:
-    """The tower of a bundle."""
-
-    def __init__(self, bundle: Path) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        self.session = onnxruntime.InferenceSession(
-            str(bundle / part(bundle, "vision")), options, providers=["CPUExecutionProvider"]
-        )
-
-    def features(self, frames: np.ndarray, batch: int = 64) -> np.ndarray:
-        """Visual tokens and DeepStack levels, f16 `[pairs, 1 + levels, tokens, hidden]`, of pairs,
-        u8 `[pairs, 2, 128, 192]`."""
-        found = []
-        for start in range(0, len(frames), batch):
-            chunk = normalise(torch.from_numpy(frames[start : start + batch].copy())).numpy()
-            found.append(np.stack(self.session.run(None, {"frames": chunk}), 1))
-        return np.concatenate(found).astype(np.float16)
 
 
 @dataclass
@@ -197,8 +173,10 @@ def inquire(
         path = folder / f"{start + first}-{count}.npy"
         if not path.exists():
             records, rows = [], []
+            # In every second file long stretches on few frames: there a look counts most.
+            few = first // PER_SHARD % 2 == 1
             for trace in oracle.stream_rollouts(
-                binary, start + first, count, bundle, EACH, TEMPERATURE
+                binary, start + first, count, bundle, EACH, TEMPERATURE, few
             ):
                 records.append(trace.episode)
                 rows.append(sight.features(trace.frames))
@@ -251,18 +229,7 @@ def teach(
     print(f"rollouts: {summary(worth)}", flush=True)
     policy = Watcher(bundle)
     train(policy, rolled_out, features, steps, seed, ids)
-    draft = out.with_name(f"{out.name}.part")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    for file in ["bundle.toml", *(p["file"] for p in manifest["parts"].values())]:
-        shutil.copy(bundle / file, draft / file)
-    weights = {k: v.to(torch.bfloat16) for k, v in policy.decoder.checkpoint().items()}
-    save_file(weights, draft / part(bundle, "decoder"), {"format": "pt"})
-    subprocess.run([sealer, "seal", str(draft)], check=True)
-    out.mkdir(parents=True, exist_ok=True)
-    for file in sorted(draft.iterdir(), key=lambda f: f.name == "bundle.toml"):
-        file.replace(out / file.name)
-    draft.rmdir()
+    with_decoder(bundle, policy.decoder, sealer, out)
 
 
 def train(
@@ -315,6 +282,7 @@ def train(
         read = collate([everyone[i] for i in others], features, pad)
         with torch.no_grad():
             held = torch.sigmoid(verdicts(reference.decoder, read, reference(read), yes_no))
+            held += LABEL * (read.probe_truth - held)
         margin = verdicts(policy.decoder, read, policy(read), yes_no)
         probe = F.binary_cross_entropy_with_logits(margin, held)
         optimiser.zero_grad()

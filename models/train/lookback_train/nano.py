@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from . import examples, export, gate, idpo, oracle, perception, sentinel, sft, tokens
+from . import examples, export, gate, idpo, oracle, perception, retrain, sentinel, sft, tokens
 from .decoder import Shape
 from .tower import Perception
 
@@ -52,9 +52,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="lookback-train", description=__doc__)
     parser.add_argument(
         "command",
-        choices=["nano", "tower", "idpo", "sentinel"],
-        help="train the policy, measure what the tower in --work sees, teach the policy of "
-        "--bundle by preference for one round, or train the sentinel's network",
+        choices=["nano", "tower", "sft", "idpo", "sentinel"],
+        help="train the policy, measure what the tower in --work sees, train another decoder for "
+        "the tower of --bundle, teach the policy of --bundle by preference for one round, or train "
+        "the sentinel's network",
     )
     parser.add_argument("--tiny", action="store_true", help="a few minutes, to test the pipeline")
     parser.add_argument("--work", type=Path, default=ROOT / "models/train/work")
@@ -77,14 +78,19 @@ def main() -> None:
     parser.add_argument("--idpo-windows", type=int, help="for each round")
     parser.add_argument("--idpo-steps", type=int, help="of each round")
     parser.add_argument(
-        "--bundle", type=Path, default=ROOT / "models/nano", help="of `idpo`: where it begins"
+        "--bundle",
+        type=Path,
+        default=ROOT / "models/nano",
+        help="of `idpo`: where it begins; of `sft`: whose tower it is",
     )
     parser.add_argument(
         "--passive",
         action="store_true",
         help="the baseline: the same tower and steps for uniform frames, without looks",
     )
-    parser.add_argument("--until", choices=["perception", "sft", "export"], default="export")
+    parser.add_argument(
+        "--until", choices=["lessons", "perception", "sft", "export"], default="export"
+    )
     splits = {"val": oracle.VAL, "test": oracle.TEST, "fresh": oracle.FRESH}
     parser.add_argument("--split", choices=splits, default="val", help="of `tower`")
     parser.add_argument("--videos", type=int, default=1000, help="of `tower`, 8 frame pairs each")
@@ -102,7 +108,7 @@ def main() -> None:
         binary = rust_program("lookback-oracle")
         print(perception.measure(binary, tower, start, given.videos).table(tuple(LABELS)))
         return
-    if given.command == "idpo" and given.out.resolve() == given.bundle.resolve():
+    if given.command in ("idpo", "sft") and given.out.resolve() == given.bundle.resolve():
         raise SystemExit(f"{given.out} is where it begins: name another folder with --out")
     plan = PLANS["tiny" if given.tiny else "full"]
     plan = Plan(
@@ -117,8 +123,26 @@ def main() -> None:
         given.idpo_windows or plan.idpo_windows,
         given.idpo_steps or plan.idpo_steps,
     )
+    programs = (rust_program("lookback-oracle"), rust_program("lookback-bundle"))
+    if given.command == "sft":
+        retrain.train(
+            given.bundle,
+            given.out,
+            given.work,
+            programs,
+            (plan.shards, plan.own_shards, plan.per_shard),
+            plan.val_episodes,
+            plan.sft_steps,
+            given.seed,
+            plan.report,
+            given.init,
+            given.learning_rate,
+            given.passive,
+            only_lessons=given.until == "lessons",
+        )
+        print(f"bundle written to {given.out}", flush=True)
+        return
     if given.command == "idpo":
-        programs = (rust_program("lookback-oracle"), rust_program("lookback-bundle"))
         start = idpo.SEEDS + (given.seed * 10 + 1) * plan.idpo_windows
         amount = (start, plan.idpo_windows, plan.idpo_steps, given.seed + 1)
         idpo.teach(given.bundle, given.out, given.work, programs, *amount)

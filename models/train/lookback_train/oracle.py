@@ -102,14 +102,17 @@ def stream_traces(
     slips: float = 0.0,
     pupil: Path | None = None,
     passive: bool = False,
+    few: bool = False,
 ) -> Iterator[Trace]:
     """One taught inquiry per seed in `[start, start + count)`.
 
     `slips` is the share of turns that are mistakes, to be recovered from and not to be learnt; the
-    policy in the bundle `pupil` makes its own. `passive`: the whole budget goes into the glance.
+    policy in the bundle `pupil` makes its own. `passive`: the whole budget goes into the glance;
+    `few`: long stretches on few frames only.
     """
     arguments = ["traces", "--from", str(start), "--count", str(count)]
     arguments += ["--manifest", str(manifest), "--template", str(template)]
+    arguments += ["--few"] if few else []
     if passive:
         arguments += ["--passive"]
     else:
@@ -118,11 +121,19 @@ def stream_traces(
 
 
 def stream_rollouts(
-    binary: Path, start: int, count: int, policy: Path, each: int, temperature: float = 1.0
+    binary: Path,
+    start: int,
+    count: int,
+    policy: Path,
+    each: int,
+    temperature: float = 1.0,
+    few: bool = False,
 ) -> Iterator[Trace]:
-    """`each` inquiries of the bundle `policy` about each seed in `[start, start + count)`."""
+    """`each` inquiries of the bundle `policy` about each seed in `[start, start + count)`; `few`:
+    long stretches on few frames only."""
     arguments = ["rollouts", "--from", str(start), "--count", str(count), "--policy", str(policy)]
     arguments += ["--each", str(each), "--temperature", str(temperature)]
+    arguments += ["--few"] if few else []
     yield from _traces(binary, arguments, frames=True)
 
 

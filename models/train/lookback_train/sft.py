@@ -38,11 +38,12 @@ OWN_WEIGHT = 2.0
 
 
 class Policy(nn.Module):
-    """Merger and decoder over frozen cell features."""
+    """Merger and decoder over frozen cell features; without `classes` of the perception no merger,
+    as the features are visual tokens already."""
 
-    def __init__(self, shape: Shape, classes: int, dropout: float) -> None:
+    def __init__(self, shape: Shape, classes: int | None, dropout: float) -> None:
         super().__init__()
-        self.merger = Merger(classes, shape.hidden)
+        self.merger = None if classes is None else Merger(classes, shape.hidden)
         self.decoder = Decoder(shape, dropout)
         # Only for training: what each pair shows, read where the pair ends, in the middle layer so
         # that the layers above can use it. Without it the policy learns its grammar long before it
@@ -55,16 +56,28 @@ class Policy(nn.Module):
         # when it was then lie in one place, and to name the time of a sight is one look back.
         self.when = nn.ModuleList(nn.Linear(shape.hidden, shape.hidden) for _ in range(2))
 
-    def forward(self, batch: Batch, perception: Perception) -> tuple[Tensor, Tensor]:
+    def forward(self, batch: Batch, perception: Perception | None) -> tuple[Tensor, Tensor]:
         """Hidden states `[B, T, hidden]` of the last and of the middle layer."""
-        with torch.no_grad():
-            seen, sights = perception(batch.features)
-        tokens, deep = self.merger(batch.features, seen, sights)
-        x = self.decoder.embed_tokens(batch.ids)
-        where = (batch.pad_rows, batch.pad_places)
-        x = x.index_put(where, tokens.flatten(0, 1).to(x.dtype))
-        deepstack = torch.zeros_like(x).index_put(where, deep.flatten(0, 1).to(x.dtype))
-        return self.decoder.both(x, batch.positions, [deepstack])
+        if self.merger is None or perception is None:
+            levels = list(batch.features.unbind(1))
+        else:
+            with torch.no_grad():
+                seen, sights = perception(batch.features)
+            levels = list(self.merger(batch.features, seen, sights))
+        x, deepstack = with_visual_tokens(self.decoder, batch, levels)
+        return self.decoder.both(x, batch.positions, deepstack)
+
+
+def with_visual_tokens(
+    decoder: Decoder, batch: Batch, levels: list[Tensor]
+) -> tuple[Tensor, list[Tensor]]:
+    """What goes into the decoder, `[B, T, hidden]` and the same for each DeepStack level; `levels`
+    are the visual tokens and these levels, `[pairs, tokens, hidden]` each."""
+    x = decoder.embed_tokens(batch.ids)
+    where = (batch.pad_rows, batch.pad_places)
+    tokens, *deep = [level.flatten(0, 1).to(x.dtype) for level in levels]
+    nothing = torch.zeros_like(x)
+    return x.index_put(where, tokens), [nothing.index_put(where, level) for level in deep]
 
 
 @dataclass
@@ -91,7 +104,7 @@ class Losses:
 
 
 def losses(
-    policy: Policy, batch: Batch, perception: Perception, yes_no: tuple[int, int]
+    policy: Policy, batch: Batch, perception: Perception | None, yes_no: tuple[int, int]
 ) -> tuple[Losses, Tensor]:
     """The losses, and the last hidden states `[B, T, hidden]`."""
     hidden, middle = policy(batch, perception)
@@ -165,7 +178,7 @@ def train(
     data: DataSet,
     val: DataSet,
     shape: Shape,
-    perception: Perception,
+    perception: Perception | None,
     out: Path,
     steps: int,
     seed: int,
@@ -174,16 +187,17 @@ def train(
     init: Path | None = None,
     peak: float = LEARNING_RATE,
     saved: Callable[[int], None] = lambda _: None,
-) -> None:
+) -> Policy:
     """`steps` of 8 episodes; writes `out` at each report, resumes from it.
 
     Training begins with the shards that are there, and from the weights in `init` if given: those
     of a `policy.pt`, or a bundle's decoder; `saved` is told the step whenever `out` was written.
+    Without a `perception` the features of the data are visual tokens.
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    perception.eval()
-    policy = Policy(shape, perception.head.out_channels, dropout)
+    classes = None if perception is None else perception.eval().head.out_channels
+    policy = Policy(shape, classes, dropout)
     optimisers = optimisers_of(policy)
     done = 0
     if out.exists():
@@ -241,6 +255,7 @@ def train(
             torch.save(state, out.with_suffix(".part"))
             out.with_suffix(".part").rename(out)
             saved(step)
+    return policy.eval()
 
 
 def _buckets(examples: list[Example], rng: np.random.Generator) -> list[list[Example]]:
@@ -260,7 +275,7 @@ def _buckets(examples: list[Example], rng: np.random.Generator) -> list[list[Exa
 def check(
     policy: Policy,
     val: DataSet,
-    perception: Perception,
+    perception: Perception | None,
     yes_no: tuple[int, int],
     pad: int,
     most: int = 256,

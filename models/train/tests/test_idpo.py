@@ -15,6 +15,7 @@ from lookback_train.examples import Example, Features, encode_pairs
 from lookback_train.export import export_tower
 from lookback_train.nano import ROOT
 from lookback_train.sft import Policy
+from lookback_train.sight import Sight
 from lookback_train.tower import GRID, Perception, Tower, Trunk
 
 VECTORS = json.loads((Path(__file__).parent / "idpo_vectors.json").read_text())
@@ -148,7 +149,7 @@ def test_a_bundle_is_watched_with_as_it_was_trained(tmp_path: Path) -> None:
     )
     cells, sights = Features(), Features()
     cells.add(encode_pairs(trunk, frames))
-    sights.add(idpo.Sight(tmp_path).features(frames))
+    sights.add(Sight(tmp_path).features(frames))
     with torch.inference_mode():
         trained = policy(idpo.collate([whole], cells, 9), seen)[0]
         bundled = idpo.Watcher(tmp_path)(idpo.collate([whole], sights, 9))
