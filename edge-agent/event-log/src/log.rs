@@ -173,7 +173,8 @@ impl EventLog {
     /// # Errors
     /// Failures of SQLite.
     pub fn outbox(&self, after: u64, limit: usize) -> Result<Vec<Outgoing>, LogError> {
-        query::outbox(&self.conn, after, limit).map_err(|e| self.failed("read the outbox", e))
+        query::outbox(&self.conn, after, limit, Level::Info)
+            .map_err(|e| self.failed("read the outbox", e))
     }
 
     /// Takes everything up to and including `seq` out of the outbox: the server has committed it.
@@ -211,10 +212,7 @@ impl EventLog {
     /// # Errors
     /// Failures of SQLite.
     pub fn state_get(&self, key: &str) -> Result<Option<String>, LogError> {
-        self.conn
-            .query_row("SELECT value FROM state WHERE key = ?", [key], |row| row.get(0))
-            .optional()
-            .map_err(|e| self.failed("read state", e))
+        query::state(&self.conn, key).map_err(|e| self.failed("read state", e))
     }
 
     /// Remembers `value` for `key`, durably.

@@ -96,6 +96,39 @@ impl EventLog {
     }
 }
 
+impl EventLog {
+    /// Takes the changes of seq `first` to `last` out of the outbox, since the server will never have
+    /// them, and records that as an event of kind [`EVENTS_DROPPED`] at `at`. The events stay.
+    ///
+    /// # Errors
+    /// [`LogError::Full`]; other failures of SQLite.
+    pub fn give_up(
+        &mut self,
+        first: u64,
+        last: u64,
+        why: &str,
+        at: WallTime,
+    ) -> Result<EventId, LogError> {
+        self.write("give changes up", |tx| {
+            let mut pruned = Pruned { seqs: vec![(first, last)], ..Pruned::default() };
+            let between = [first, last].map(|n| i64::try_from(n).unwrap_or(i64::MAX));
+            let mut levels = tx.prepare("SELECT level FROM outbox WHERE seq BETWEEN ? AND ?")?;
+            for level in levels.query_map(between, |row| level(row, 0))? {
+                match level? {
+                    Level::Info => pruned.unsent_info += 1,
+                    Level::Notice => pruned.unsent_notice += 1,
+                    Level::Alert => pruned.unsent_alert += 1,
+                }
+            }
+            drop(levels);
+            tx.execute("DELETE FROM outbox WHERE seq BETWEEN ? AND ?", between)?;
+            let ticket = Ticket::draw(tx, at)?;
+            insert_health(tx, &ticket, pruned.level(), EVENTS_DROPPED, why, &json!(pruned), at)?;
+            Ok(ticket.id)
+        })
+    }
+}
+
 impl Bound {
     /// A tenth below, and room for the report: so that pruning is needed seldom, and each time is
     /// worth an event.

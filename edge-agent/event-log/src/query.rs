@@ -214,21 +214,45 @@ pub(crate) fn outbox(
     conn: &Connection,
     after: u64,
     limit: usize,
+    level_min: Level,
 ) -> rusqlite::Result<Vec<Outgoing>> {
     conn.prepare_cached(
         "SELECT outbox.seq, event.id, outbox.phase, outbox.level
          FROM outbox JOIN event ON event.number = outbox.event
-         WHERE outbox.seq > ? ORDER BY outbox.seq LIMIT ?",
+         WHERE outbox.seq > ?1 AND outbox.level >= ?3 ORDER BY outbox.seq LIMIT ?2",
     )?
-    .query_map([after, limit as u64].map(|n| i64::try_from(n).unwrap_or(i64::MAX)), |row| {
-        Ok(Outgoing {
-            seq: row.get(0)?,
-            event: event_id(row, 1)?,
-            phase: phase(row, 2)?,
-            level: level(row, 3)?,
-        })
-    })?
+    .query_map(
+        [after, limit as u64, level_min as u64].map(|n| i64::try_from(n).unwrap_or(i64::MAX)),
+        |row| {
+            Ok(Outgoing {
+                seq: row.get(0)?,
+                event: event_id(row, 1)?,
+                phase: phase(row, 2)?,
+                level: level(row, 3)?,
+            })
+        },
+    )?
     .collect()
+}
+
+pub(crate) fn incident_after(conn: &Connection, id: &str) -> rusqlite::Result<Option<EventRow>> {
+    conn.query_row(
+        "SELECT * FROM event WHERE kind = 'incident' AND id > ? ORDER BY id LIMIT 1",
+        [id],
+        |row| event_row(conn, row),
+    )
+    .optional()
+}
+
+pub(crate) fn state(conn: &Connection, key: &str) -> rusqlite::Result<Option<String>> {
+    conn.query_row("SELECT value FROM state WHERE key = ?", [key], |row| row.get(0)).optional()
+}
+
+/// The log's own name, its newest seq, and the newest that the server has acknowledged.
+pub(crate) fn names(conn: &Connection) -> rusqlite::Result<(String, u64, u64)> {
+    conn.query_row("SELECT log_id, last_seq, acknowledged_seq FROM log", [], |row| {
+        Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+    })
 }
 
 pub(crate) fn check(conn: &Connection, path: &Path) -> Result<Vec<String>, LogError> {

@@ -1,7 +1,7 @@
 //! The reader: looks at the log while the agent writes to it.
 
-use crate::query::{self, EventRow, Query};
-use crate::{LogError, schema};
+use crate::query::{self, EventRow, Outgoing, Query};
+use crate::{Level, LogError, schema};
 use rusqlite::{Connection, OpenFlags};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -64,6 +64,46 @@ impl LogReader {
     /// Failures of SQLite.
     pub fn pins(&self) -> Result<BTreeSet<u64>, LogError> {
         query::pins(&self.conn).map_err(|e| LogError::from_sqlite(&self.path, "read the pins", e))
+    }
+
+    /// The log's own name, its newest seq, and the highest that the server has acknowledged.
+    ///
+    /// # Errors
+    /// Failures of SQLite.
+    pub fn names(&self) -> Result<(String, u64, u64), LogError> {
+        query::names(&self.conn).map_err(|e| LogError::from_sqlite(&self.path, "read its name", e))
+    }
+
+    /// As [`EventLog::outbox`](crate::EventLog::outbox), of changes of at least this level.
+    ///
+    /// # Errors
+    /// Failures of SQLite.
+    pub fn outbox(
+        &self,
+        after: u64,
+        limit: usize,
+        level_min: Level,
+    ) -> Result<Vec<Outgoing>, LogError> {
+        query::outbox(&self.conn, after, limit, level_min)
+            .map_err(|e| LogError::from_sqlite(&self.path, "read the outbox", e))
+    }
+
+    /// The incident that was recorded next after that of this id, or the first, after "".
+    ///
+    /// # Errors
+    /// Failures of SQLite.
+    pub fn incident_after(&self, id: &str) -> Result<Option<EventRow>, LogError> {
+        query::incident_after(&self.conn, id)
+            .map_err(|e| LogError::from_sqlite(&self.path, "read events", e))
+    }
+
+    /// As [`EventLog::state_get`](crate::EventLog::state_get).
+    ///
+    /// # Errors
+    /// Failures of SQLite.
+    pub fn state_get(&self, key: &str) -> Result<Option<String>, LogError> {
+        query::state(&self.conn, key)
+            .map_err(|e| LogError::from_sqlite(&self.path, "read state", e))
     }
 
     /// As [`EventLog::check`](crate::EventLog::check).

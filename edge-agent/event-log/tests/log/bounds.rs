@@ -1,7 +1,9 @@
 //! Full disks, and pruning before they are.
 
 use crate::{at, incident, open, waiting};
-use event_log::{Bound, EVENTS_DROPPED, EventLog, Level, LogError, Phase, Pruned, Query};
+use event_log::{
+    Bound, EVENTS_DROPPED, EventLog, Level, LogError, LogReader, Phase, Pruned, Query,
+};
 use serde_json::Value;
 use tempfile::{TempDir, tempdir};
 
@@ -172,4 +174,30 @@ fn a_full_disk_refuses_the_event_keeps_the_others_and_goes_on_after_pruning() {
     assert_eq!(*waiting(&log).last().unwrap(), recorded + 2, "no seq was used up by a failure");
     drop(log);
     assert!(open(&dir.path().join("events.db")).1.is_whole());
+}
+
+#[test]
+fn what_is_given_up_waits_no_more_and_an_event_names_it_for_the_server() {
+    let (dir, mut log) = log_of(&[Level::Info, Level::Alert, Level::Notice]);
+    let id = log.give_up(2, 3, "the server refuses them", at(1)).unwrap();
+    assert_eq!(waiting(&log), [1, 4]);
+    assert_eq!(seqs(&log), [1, 2, 3, 4], "the events stay");
+    let row = log.event(id.as_str()).unwrap().unwrap();
+    assert_eq!(
+        (row.label.as_str(), row.sentence.as_str()),
+        (EVENTS_DROPPED, "the server refuses them")
+    );
+    assert_eq!(row.level, Level::Alert, "an alert is among them");
+    let fields: Pruned = serde_json::from_value(row.fields).unwrap();
+    let expected =
+        Pruned { unsent_alert: 1, unsent_notice: 1, seqs: vec![(2, 3)], ..Pruned::default() };
+    assert_eq!(fields, expected);
+
+    let reader = LogReader::open(&dir.path().join("events.db")).unwrap();
+    let of = |level_min| -> Vec<u64> {
+        reader.outbox(0, 9, level_min).unwrap().iter().map(|change| change.seq).collect()
+    };
+    assert_eq!((of(Level::Info), of(Level::Alert)), (vec![1, 4], vec![4]));
+    let (name, newest, acknowledged) = reader.names().unwrap();
+    assert_eq!((name, newest, acknowledged), (log.log_id().unwrap(), 4, 0));
 }
