@@ -1,6 +1,7 @@
 //! From verdicts to events: level, pinned evidence, the log, and whoever listens.
 
 use crate::incidents::{Finding, Incidents, Step as Meeting, Thresholds};
+use crate::line::{Delivered, EVIDENCE_SENT};
 use anyhow::Context;
 use event_log::{
     Bound, EventId, EventLog, EventRow, EvidenceItem, Incident, Level, LogError, Phase,
@@ -25,6 +26,8 @@ pub enum Conclusion {
     },
     /// Something about the device itself.
     Trouble(Trouble),
+    /// The server has got something.
+    Delivered(Delivered),
 }
 
 /// Something about the device that a person should know.
@@ -167,6 +170,7 @@ impl<'a> Concluder<'a> {
     pub fn conclude(&mut self, conclusion: Conclusion) -> anyhow::Result<()> {
         match conclusion {
             Conclusion::Trouble(trouble) => self.trouble(trouble),
+            Conclusion::Delivered(delivered) => self.delivered(&delivered),
             Conclusion::Verdict { camera, window, report } => self.verdict(camera, window, &report),
         }
     }
@@ -201,6 +205,18 @@ impl<'a> Concluder<'a> {
             self.end(known)?;
         }
         Ok(self.events)
+    }
+
+    fn delivered(&mut self, delivered: &Delivered) -> anyhow::Result<()> {
+        match delivered {
+            Delivered::UpTo(seq) => self.log.acknowledge(*seq)?,
+            Delivered::GivenUp { seqs: (first, last), why } => {
+                self.listener.trouble(why);
+                self.log.give_up(*first, *last, why, (self.clock)())?;
+            }
+            Delivered::Evidence(event) => self.log.state_set(EVIDENCE_SENT, event.as_str())?,
+        }
+        Ok(())
     }
 
     fn trouble(&mut self, trouble: Trouble) -> anyhow::Result<()> {

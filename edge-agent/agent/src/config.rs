@@ -40,6 +40,8 @@ pub struct Config {
     pub inquiry: Inquiry,
     /// What becomes an event.
     pub events: Events,
+    /// The line to a fleet server.
+    pub uplink: Uplink,
     /// The board's lights, lines and watchdog.
     pub board: Board,
     /// What the agent says about itself.
@@ -64,12 +66,12 @@ section! {
         /// What people call it; no two cameras may share a name. Not given, it is "camera-" and its
         /// number.
         name: String = "camera-1".into(), Text::Filled;
-        /// Which camera: "v4l2:/dev/video0" for a device, "file:PATH" for a video, "sim:seed=270"
+        /// Which camera: "v4l2:/dev/video0" for a device, "file:PATH" for a video, "sim:seed=263"
         /// for a simulated scene. The one key that a section of its own must give. Options follow a
         /// device after commas: size=1280x720, fps=8, format=MJPG, exposure=100 (units of 100 µs, or
         /// auto), gain=10 (or auto), power_line=50 (or 60, auto, off); what is not given of the last
         /// three stays as the camera has it.
-        source: String = "sim:seed=270".into(), Text::Filled;
+        source: String = "sim:seed=263".into(), Text::Filled;
         /// What is normal here, in plain words, such as "people lie on the grass". The policy reads
         /// it.
         normal: String = String::new(), Text::Any;
@@ -160,6 +162,16 @@ section! {
 }
 
 section! {
+    /// The line to a fleet server, for a device that was enrolled with one (`lookback enrol`).
+    [uplink] Uplink {
+        /// Megabytes that may go over the line in an hour; alerts go all the same. 0: no bound.
+        megabytes_per_hour: Option<f64> = None, 0.0..=1_000_000.0;
+        /// Whether the pictures that an event rests on are sent after it, when nothing else waits.
+        evidence: bool = true, ();
+    }
+}
+
+section! {
     /// The board: its lights, lines and watchdog.
     [board] Board {
         /// Which board: "generic" has none of these; "orin-nano" and "vm" are built in as well; or the
@@ -199,6 +211,7 @@ impl Default for Config {
             sentinel: Sentinel::default(),
             inquiry: Inquiry::default(),
             events: Events::default(),
+            uplink: Uplink::default(),
             board: Board::default(),
             log: Log::default(),
         }
@@ -223,7 +236,7 @@ impl Config {
             "# The configuration of Lookback. Every key may be left out; what stands here is what\n\
              # it is then.\n",
         );
-        let Self { device, cameras, store, sentinel, inquiry, events, board, log } =
+        let Self { device, cameras, store, sentinel, inquiry, events, uplink, board, log } =
             Self::default();
         device.print(&mut text);
         cameras.iter().for_each(|camera| camera.print(&mut text));
@@ -231,6 +244,7 @@ impl Config {
         sentinel.print(&mut text);
         inquiry.print(&mut text);
         events.print(&mut text);
+        uplink.print(&mut text);
         board.print(&mut text);
         log.print(&mut text);
         text
@@ -244,6 +258,7 @@ impl Config {
             Sentinel::SECTION,
             Inquiry::SECTION,
             Events::SECTION,
+            Uplink::SECTION,
             Board::SECTION,
             Log::SECTION,
         ])?;
@@ -254,6 +269,7 @@ impl Config {
             sentinel: Sentinel::read(&root)?,
             inquiry: Inquiry::read(&root)?,
             events: Events::read(&root)?,
+            uplink: Uplink::read(&root)?,
             board: Board::read(&root)?,
             log: Log::read(&root)?,
         };
@@ -340,6 +356,15 @@ impl Board {
             "notice" => Some(event_log::Level::Notice),
             _ => Some(event_log::Level::Alert),
         }
+    }
+}
+
+impl Uplink {
+    /// How the line is used.
+    pub fn options(&self) -> ::uplink::Options {
+        let bytes_per_hour = self.megabytes_per_hour.map(|mb| (mb * 1e6) as u64);
+        let evidence = self.evidence;
+        ::uplink::Options { bytes_per_hour, evidence, ..::uplink::Options::default() }
     }
 }
 

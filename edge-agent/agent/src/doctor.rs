@@ -12,6 +12,7 @@ mod tests;
 pub use report::{Check, Report, Status};
 
 use crate::config::{Config, ConfigError};
+use crate::line::identity_dir;
 use crate::{camera, parts};
 use anyhow::Result;
 use hal_linux::{Clock, SystemClock, list_devices};
@@ -83,6 +84,7 @@ fn data(config: &Config, report: &mut Report) {
         report.add(Check::ok("frame store", "none yet; the first run makes one"));
     }
     report.checks.extend(checks::event_log(&parts::log_path(dir), &store_dir));
+    report.add(checks::fleet_server(&identity_dir(dir), &parts::log_path(dir)));
 }
 
 fn bundle_and_engine(config: &Config, report: &mut Report) {

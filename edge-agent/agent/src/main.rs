@@ -13,9 +13,11 @@ mod config;
 mod docket;
 mod doctor;
 mod draw;
+mod enrol;
 mod events;
 mod incidents;
 mod inquire;
+mod line;
 mod listen;
 mod machine;
 mod noted;
@@ -69,11 +71,12 @@ enum Command {
     Show(events::ShowArguments),
     /// Run recorded inquiries again from their evidence and compare every token.
     Replay(replay::ReplayArguments),
+    // What their arguments say of these two is longer than a line, and a line here would hide it.
+    Enrol(enrol::EnrolArguments),
     /// Check the device and say what is wrong with it.
     Doctor(doctor::DoctorArguments),
     /// List the cameras of this board, their formats, and what is wrong with each.
     Cameras(cameras::CamerasArguments),
-    // What its arguments say of it is longer than a line, and a line here would hide it.
     Bench(bench::BenchArguments),
     /// Check or print the configuration.
     Config(ConfigArguments),
@@ -122,6 +125,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
             return doctor::run(&config, &arguments, &mut io::stdout().lock());
         }
         Command::Cameras(arguments) => cameras::run(&arguments, &mut io::stdout().lock())?,
+        Command::Enrol(arguments) => enrol::run(&config, &arguments, &mut io::stdout().lock())?,
         Command::Bench(bench) => {
             bench::run(config, bench, arguments.config.as_ref(), arguments.data_dir.as_deref())?;
         }

@@ -5,6 +5,7 @@ use crate::{
     conclude::{Concluder, Listener, Terms},
     config::{self, Config},
     incidents::Thresholds,
+    line::Line,
     listen::{Lines, Readable},
     parts,
     signs::Signs,
@@ -62,6 +63,7 @@ pub fn run(mut config: Config, arguments: RunArguments) -> Result<()> {
     let description = BoardDescription::load(&config.board.description)?;
     let bundle = parts::bundle(&config)?;
     let mut inquirer = parts::inquirer(&bundle, &config)?;
+    let line = Line::of(&config)?;
     let (store, recovery) = parts::store(&config)?;
     let (mut log, opened) = parts::log(&config.device.data_dir)?;
     tracing::debug!(?opened, "event log opened");
@@ -85,6 +87,9 @@ pub fn run(mut config: Config, arguments: RunArguments) -> Result<()> {
     if !arguments.json {
         greet(&cameras, &terms);
         println(&format!("memory: {}", inquirer.engine().footprint()));
+        if let Some(line) = &line {
+            println(&format!("reports to {}", line.describe()));
+        }
     }
     let mut concluder = Concluder::new(&store, log, terms, listener);
     if !recovery.is_clean() {
@@ -105,8 +110,8 @@ pub fn run(mut config: Config, arguments: RunArguments) -> Result<()> {
     for state in &parts {
         report_part(state, &mut concluder)?;
     }
-    let tally =
-        watch::watch(cameras, &plan, &store, &mut inquirer, &mut concluder, Some(board), &stop)?;
+    let (board, by) = (Some(board), &mut inquirer);
+    let tally = watch::watch(cameras, &plan, &store, by, &mut concluder, board, line, &stop)?;
     close(&store)?;
     if !arguments.json {
         println(&format!(

@@ -12,6 +12,7 @@
 use crate::{
     conclude::{Concluder, Conclusion, Trouble},
     docket::{Cause, Docket, Order},
+    line::{Line, send},
     noted::Noted,
     sight::Sight,
     signs::{Part, Signs},
@@ -99,7 +100,11 @@ const LIFE_SIGN_EVERY: Duration = Duration::from_secs(1);
 const SYNC_EVERY: Duration = Duration::from_secs(5);
 
 /// Watches `cameras` until all have ended or `stop` is set. What is under way is finished. The board, if
-/// there is one, is tended meanwhile.
+/// there is one, is tended meanwhile, and what is committed goes over the line, if there is one.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "these are the rooms of the path, and each is used once"
+)]
 pub fn watch(
     cameras: Vec<Watched>,
     plan: &Plan,
@@ -107,6 +112,7 @@ pub fn watch(
     inquirer: &mut Inquirer,
     concluder: &mut Concluder<'_>,
     board: Option<LinuxBoard>,
+    line: Option<Line>,
     stop: &AtomicBool,
 ) -> anyhow::Result<Tally> {
     let live = cameras.iter().any(|c| c.pace == Pace::Live);
@@ -130,6 +136,10 @@ pub fn watch(
         if let Some(board) = board {
             let report = concluded.clone();
             scope.spawn(move || tend(board, signs, &report, over));
+        }
+        if let Some(line) = line {
+            let report = concluded.clone();
+            scope.spawn(move || send(line, &report, over));
         }
         let keeper = {
             let report = concluded.clone();

@@ -142,7 +142,7 @@ pub(super) fn watched<C: Camera + 'static>(
     let cameras = vec![Watched { id: CameraId(0), camera, pace, normal: String::new() }];
 
     let (begun, before_ms) = (Instant::now(), cpu_ms());
-    let tally = watch::watch(cameras, &plan, &store, inquirer, &mut concluder, None, &over)?;
+    let tally = watch::watch(cameras, &plan, &store, inquirer, &mut concluder, None, None, &over)?;
     store.close()?;
     let (cpu_ms, wall_ms) = (cpu_ms() - before_ms, begun.elapsed().as_secs_f64() * 1e3);
     ensure!(tally.inquiries == 0, "{} inquiries were made while watching", tally.inquiries);

@@ -30,6 +30,7 @@ fn every_key_of_the_printed_default_is_explained() {
         let (key, value) = line.split_once(" = ").unwrap();
         let other = match value {
             "false" => "true".into(),
+            "true" => "false".into(),
             "\"network\"" => "\"background\"".into(),
             "\"info\"" => "\"debug\"".into(),
             "\"alert\"" => "\"never\"".into(),
@@ -109,7 +110,7 @@ fn every_mistake_is_named_with_its_line_and_what_would_be_right() {
         (
             "[qqq]\n",
             "line 1: there is no section [qqq]; there are device, camera, store, sentinel, inquiry, \
-             events, board, log",
+             events, uplink, board, log",
         ),
         (
             "threads = 2",
@@ -166,7 +167,7 @@ fn every_mistake_is_named_with_its_line_and_what_would_be_right() {
         ("[[store]]\n", "line 1: store is something else, it must be one section: write [store]"),
         (
             "[log]\n[[camera]]\nname = 'gate'",
-            "line 2: this [[camera]] has no source; add one, such as source = \"sim:seed=270\"",
+            "line 2: this [[camera]] has no source; add one, such as source = \"sim:seed=263\"",
         ),
         (
             "[[camera]]\nsource = 'sim:'\nname = 'a'\n[[camera]]\nsource = 'sim:'\nname = 'a'",

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use uplink::Identity;
 
 /// What the event log may take on disk beside footage and evidence.
 const LOG_BYTES: u64 = 64 << 20;
@@ -98,6 +99,21 @@ pub(super) fn disk_space(dir: &Path, store: &Store, used: u64) -> Check {
 pub(super) fn bytes_in(dir: &Path) -> u64 {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.metadata().ok()).filter(|m| m.is_file()).map(|m| m.len()).sum()
+}
+
+/// Whom the device reports to, and how much waits for that.
+pub(super) fn fleet_server(identity: &Path, log: &Path) -> Check {
+    const NAME: &str = "fleet server";
+    match Identity::load(identity) {
+        Ok(None) => Check::ok(NAME, "none: events stay here (`lookback enrol` names one)"),
+        Ok(Some(identity)) => {
+            let who = format!("{} as {}", identity.server, identity.device);
+            let names = LogReader::open(log).and_then(|log| log.names());
+            let waiting = names.map_or(0, |(_, newest, acknowledged)| newest - acknowledged);
+            Check::ok(NAME, format!("{who}; {waiting} changes of events wait for it"))
+        }
+        Err(error) => Check::fail(NAME, error.to_string(), "enrol the device anew"),
+    }
 }
 
 /// What opening the frame store said.

@@ -310,7 +310,8 @@ fn a_doctor_of_an_empty_place_finds_all_that_will_be_there() {
     let mut report = Report::default();
     data(&config, &mut report);
     let names: Vec<&str> = report.checks.iter().map(|check| check.name.as_str()).collect();
-    assert_eq!(names, ["data directory", "disk space", "frame store", "event log"]);
+    let expected = ["data directory", "disk space", "frame store", "event log", "fleet server"];
+    assert_eq!(names, expected);
     assert_ne!(report.status(), Status::Fail, "{report:?}");
     assert!(!config.device.data_dir.exists(), "it makes nothing");
 }
@@ -324,4 +325,14 @@ fn a_refused_configuration_is_a_failed_check() {
     let json: serde_json::Value = serde_json::from_slice(&out).unwrap();
     assert_eq!(json["checks"][0]["name"], "configuration");
     assert_eq!(json["checks"][0]["status"], "fail");
+}
+
+#[test]
+fn a_device_without_a_server_is_sound_and_one_with_a_damaged_identity_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let (identity, log) = (dir.path().join("identity"), dir.path().join("events.sqlite"));
+    says(&fleet_server(&identity, &log), Status::Ok, "lookback enrol");
+    std::fs::create_dir(&identity).unwrap();
+    std::fs::write(identity.join("device.json"), "{").unwrap();
+    says(&fleet_server(&identity, &log), Status::Fail, "device.json' is damaged");
 }
