@@ -27,7 +27,7 @@ pub fn run(arguments: &CamerasArguments, out: &mut dyn Write) -> Result<()> {
         writeln!(
             out,
             "this board has no V4L2 camera: plug one in, or watch a simulated one with \
-             `lookback run --camera sim:seed=270`"
+             `lookback run --camera sim:seed=263`"
         )?;
     }
     devices.iter().try_for_each(|device| tell(device, out))

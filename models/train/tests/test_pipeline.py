@@ -57,9 +57,7 @@ def test_tiny_training_ends_in_a_bundle_that_verifies(tmp_path: Path) -> None:
         run = subprocess.run(command, cwd=ROOT / "models/train", capture_output=True, text=True)
         assert run.returncode == 0, run.stderr[-3000:]
         assert ("sft 20/" in run.stdout) == reported
-    parts = [
-        tomllib.loads((folder / "bundle.toml").read_text())["parts"] for folder in (out, twin)
-    ]
+    parts = [tomllib.loads((folder / "bundle.toml").read_text())["parts"] for folder in (out, twin)]
     different = {name for name in parts[0] if parts[0][name] != parts[1][name]}
     assert different == {"decoder"}
     verified = subprocess.run([verifier, "verify", str(twin)], capture_output=True, text=True)
