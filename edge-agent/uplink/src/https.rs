@@ -17,6 +17,9 @@ const WORDS_KEPT: usize = 300;
 
 /// The fleet server, as the uplink uses it.
 pub trait Server {
+    /// What it is called in a sentence.
+    fn name(&self) -> &str;
+
     /// Sends a batch of events of log `epoch` (`application/cloudevents-batch+json`); returns the
     /// highest seq of that log up to which the server has committed all.
     ///
@@ -121,6 +124,10 @@ impl Https {
 }
 
 impl Server for Https {
+    fn name(&self) -> &str {
+        &self.server
+    }
+
     fn deliver(&mut self, epoch: &str, batch: &[u8]) -> Result<u64, Failure> {
         let answer = self
             .agent

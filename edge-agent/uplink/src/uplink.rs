@@ -236,17 +236,9 @@ impl<S: Server, O: Outbox> Uplink<S, O> {
         let (mut seqs, mut events): (Vec<u64>, Vec<Carried>) = (vec![], vec![]);
         for change in chosen {
             // What was dropped in between is told of by another event.
-            let row = self.outbox.event(&change.event)?;
-            events.push(row.map_or(Carried { json: vec![], attached: None }, |row| {
-                carried(&self.sender, change, &row)
-            }));
+            let Some(row) = self.outbox.event(&change.event)? else { continue };
+            events.push(carried(&self.sender, change, &row));
             seqs.push(change.seq);
-        }
-        let gone = |i: &usize| events[*i].json.is_empty();
-        let gone: Vec<usize> = (0..events.len()).filter(gone).collect();
-        for i in gone.into_iter().rev() {
-            events.remove(i);
-            seqs.remove(i);
         }
         if events.is_empty() {
             return Ok(Ok(self.options.poll));
@@ -273,7 +265,7 @@ impl<S: Server, O: Outbox> Uplink<S, O> {
                     self.outbox.notice(Notice::Lying { says, newest })?;
                 }
                 let why = format!("it says it has change {says}, and {newest} is the newest");
-                let server = self.sender.device.clone();
+                let server = self.server.name().to_owned();
                 return Ok(Err(Failure::Nonsense { server, why }));
             }
             Answer::Lost { says, had } => {

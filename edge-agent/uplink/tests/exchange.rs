@@ -211,6 +211,10 @@ impl Wire {
 }
 
 impl Server for Wire {
+    fn name(&self) -> &str {
+        "the fleet"
+    }
+
     fn deliver(&mut self, _: &str, batch: &[u8]) -> Result<u64, Failure> {
         self.carry(|fleet| fleet.take(batch))
     }
