@@ -118,16 +118,20 @@ mod tests {
 
     #[test]
     fn most_windows_hold_the_whole_transition_of_what_they_are_about() {
-        let windows: Vec<Vigil> = (400_000..400_100).map(|s| Vigil::of(s, (96, 64)).1).collect();
+        let windows: Vec<Vigil> = (400_000..401_000).map(|s| Vigil::of(s, (96, 64)).1).collect();
         let about = |harmful: bool| {
             let whole = |told: &Told| {
                 let (from, to) = told.transition_s;
                 told.harmful == harmful && from >= 3.0 && to <= 13.0
             };
-            windows.iter().filter(|w| w.stories.iter().any(whole)).count()
+            let found = windows.iter().filter(|w| w.stories.iter().any(whole)).count();
+            found as f64 / windows.len() as f64
         };
-        assert!((35..60).contains(&about(true)), "{} harmful of 100", about(true));
-        assert!((35..80).contains(&about(false)), "{} harmless of 100", about(false));
+        // The longest transitions do not fit, and some windows show another story as well.
+        for (harmful, share) in [(true, HARMFUL), (false, HARMLESS)] {
+            let found = about(harmful);
+            assert!((0.85 * share..1.15 * share).contains(&found), "{harmful}: {found} of {share}");
+        }
     }
 
     #[test]
