@@ -42,12 +42,15 @@ impl Left {
     /// each look halves what is unknown; with many, a denser look needs fewer turns.
     fn per_look(self) -> u32 {
         match self.frames / self.looks.max(1) {
-            0..3 => 2,
-            3..7 => 4,
-            _ => 8,
+            0..3 => PAIR,
+            3..7 => 2 * PAIR,
+            _ => 4 * PAIR,
         }
     }
 }
+
+/// Frames of the smallest look.
+const PAIR: u32 = 2;
 
 /// A story in seconds within the stretch, and what the teacher has made of it.
 #[derive(Clone)]
@@ -63,9 +66,18 @@ struct Known {
 }
 
 /// Spans that the teacher asks for: few, so that they are learnt as words rather than arithmetic.
-const SPANS_S: [f64; 6] = [2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
+const SPANS_S: [f64; 10] = [2.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, LONGEST_SPAN_S];
+const LONGEST_SPAN_S: f64 = 64.0;
+/// Share of a gap over which two single frames leave the least of it unknown: they lie at a quarter and
+/// three quarters of the span before its end, and the mean square of the three gaps that are left,
+/// `(x/4)² + (x/2)² + (1 - 3x/4)²`, is least at 6/7.
+const NARROWING: f64 = 6.0 / 7.0;
 /// Closer than this before the state, a look has not missed the transition.
 const CLOSE_S: f64 = 1.2;
+/// Gaps that differ by less are of one width.
+const ABOUT_S: f64 = 0.5;
+/// Frames that a closer look leaves to whatever else is suspected, where looks are of one pair.
+const SPARE_FRAMES: u32 = 6;
 
 impl Teacher {
     /// A teacher for `stories` (absolute seconds of the scene), in a stretch that begins at `from_s`.
@@ -105,17 +117,16 @@ impl Teacher {
             let seen = self.in_transition(s).count();
             !s.confirmed && (seen == 1 || seen > 1 && !self.moving(s))
         };
+        let suspect = self.suspect();
+        // Where frames are few, how another suspect began is worth more than a second look at this.
+        let affordable = suspect.is_none() || left.per_look() > PAIR || left.frames >= SPARE_FRAMES;
         let closer = harm.or_else(|| self.stories.iter().position(thin));
-        if let Some(i) = closer.filter(|&i| may_look && thin(&self.stories[i])) {
+        if let Some(i) = closer.filter(|&i| may_look && affordable && thin(&self.stories[i])) {
             return self.closer_turn(i);
         }
         if let Some(harm) = harm {
             return self.harmful_turn(harm);
         }
-        let suspect = (0..self.stories.len())
-            .filter(|&i| !self.stories[i].given_up && !self.shown(&self.stories[i]))
-            .filter_map(|i| Some((i, self.first_in_state(&self.stories[i])?)))
-            .min_by(|a, b| a.1.t.total_cmp(&b.1.t));
         if let (Some((i, first)), true) = (suspect, may_look) {
             if let Some(turn) = self.backtrack_turn(i, first) {
                 return turn;
@@ -152,6 +163,31 @@ impl Teacher {
         let (start, end) = (policy::tenth(start), policy::tenth(end));
         let frames = left.per_look();
         (thought, hypothesis, Action::Sample { start, end, frames })
+    }
+
+    /// The story whose onset is looked for next, and where its state is first seen: that with the
+    /// narrowest gap before it, which costs the fewest looks, and of gaps of one width the earliest.
+    /// What was there from the first moment on comes last, since it may have begun before all that
+    /// is held.
+    fn suspect(&self) -> Option<(usize, Seen)> {
+        let open: Vec<(usize, Seen, Option<f64>)> = (0..self.stories.len())
+            .filter(|&i| !self.stories[i].given_up && !self.shown(&self.stories[i]))
+            .filter_map(|i| Some((i, self.first_in_state(&self.stories[i])?)))
+            .map(|(i, first)| (i, first, self.seen_before(first).map(|before| first.t - before)))
+            .collect();
+        let narrowest = open.iter().filter_map(|o| o.2).fold(f64::INFINITY, f64::min);
+        let narrow =
+            |o: &&(usize, Seen, Option<f64>)| o.2.is_some_and(|gap| gap < narrowest + ABOUT_S);
+        let earliest = |a: &&(usize, Seen, Option<f64>), b: &&(usize, Seen, Option<f64>)| {
+            a.1.t.total_cmp(&b.1.t)
+        };
+        let chosen = open.iter().filter(narrow).min_by(earliest);
+        chosen.or_else(|| open.iter().min_by(earliest)).map(|&(i, first, _)| (i, first))
+    }
+
+    /// The newest moment seen before `first`.
+    fn seen_before(&self, first: Seen) -> Option<f64> {
+        self.seen.iter().rev().map(|s| s.t).find(|t| *t < first.t - 0.05)
     }
 
     fn shown(&self, story: &Known) -> bool {
@@ -196,18 +232,16 @@ impl Teacher {
 
     fn backtrack_turn(&self, i: usize, first: Seen) -> Option<(String, Hypothesis, Action)> {
         let story = &self.stories[i];
-        let before =
-            self.seen.iter().rev().find(|s| s.t < first.t - 0.05).map_or(self.held.0, |s| s.t);
-        let gap = first.t - before;
+        let gap = first.t - self.seen_before(first).unwrap_or(self.held.0);
         if gap <= CLOSE_S {
             return None;
         }
         let frames = self.left.per_look();
-        // A dense look covers the whole gap; a sparse one is to halve it, its pairs lying midway.
+        // A dense look covers the whole gap; a sparse one is to narrow it down.
         let covering = SPANS_S.into_iter().find(|s| *s >= gap - 0.3);
-        let off = |span: &f64| (span / gap).ln().abs();
+        let off = |span: &f64| (span / (NARROWING * gap)).ln().abs();
         let nearest = SPANS_S.into_iter().min_by(|a, b| off(a).total_cmp(&off(b)));
-        let span = if frames < 8 { nearest } else { covering }.unwrap_or(64.0);
+        let span = if frames < 8 { nearest } else { covering }.unwrap_or(LONGEST_SPAN_S);
         let words = kind_words(story.kind);
         let suspicion = format!("{} at {:.1}, how it began is not seen", words.state, first.t);
         let thought = match self.just_cleared() {
@@ -240,10 +274,14 @@ impl Teacher {
         };
         let thought = format!("{moved} at {at:.1}, seen once");
         let clips = vec![self.clip(story, "a closer look")];
+        let frames = self.left.per_look();
+        // The pair in the middle of a span around it would be the one that was seen already.
+        let again = frames == PAIR && self.moving(story);
+        let start = if again { at } else { at - 1.0 };
         let action = Action::Sample {
-            start: policy::tenth((at - 1.0).max(self.held.0)),
+            start: policy::tenth(start.max(self.held.0)),
             end: policy::tenth((at + 1.0).min(self.held.1)),
-            frames: self.left.per_look(),
+            frames,
         };
         (thought, Hypothesis { clips, video_p: None }, action)
     }
@@ -380,5 +418,69 @@ pub fn kind_words(kind: IncidentKind) -> Words {
             "A group ran apart all at once.",
             "A group left one after another.",
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FEW: Left = Left { frames: 8, looks: 5 };
+
+    fn story(kind: IncidentKind, harmful: bool, transition_s: (f64, f64), until: f64) -> Story {
+        let state_s = (transition_s.1, until);
+        Story { kind, harmful, transition_s, state_s, place: (0.0, 0.0), text: String::new() }
+    }
+
+    fn teacher(stories: &[Story], glance: &[f64]) -> Teacher {
+        let mut teacher = Teacher::new(stories, 0.0, (0.0, 240.0));
+        teacher.observe(&glance.iter().map(|t| [*t; 2]).collect::<Vec<_>>());
+        teacher
+    }
+
+    fn look(teacher: &mut Teacher, left: Left) -> Action {
+        teacher.turn(left).2
+    }
+
+    #[test]
+    fn what_was_there_from_the_first_moment_on_is_looked_into_last() {
+        let stories = [
+            story(IncidentKind::Smoke, false, (-4.0, -2.0), 60.0),
+            story(IncidentKind::Fall, true, (110.0, 112.0), 200.0),
+        ];
+        let mut teacher = teacher(&stories, &[15.0, 45.0, 75.0, 105.0, 135.0]);
+        let first = look(&mut teacher, FEW);
+        assert_eq!(first, Action::Backtrack { anchor: 135.0, span: 24.0, frames: 2 });
+        teacher.observe(&[[110.5, 111.0]]);
+        assert!(matches!(look(&mut teacher, FEW), Action::Sample { .. }), "closer at the fall");
+    }
+
+    #[test]
+    fn the_onset_with_the_narrowest_gap_is_found_first() {
+        let stories = [
+            story(IncidentKind::Smoke, false, (20.0, 22.0), 60.0),
+            story(IncidentKind::Fall, true, (110.0, 112.0), 200.0),
+        ];
+        let mut teacher = teacher(&stories, &[15.0, 45.0, 75.0, 105.0, 135.0]);
+        assert!(matches!(look(&mut teacher, FEW), Action::Backtrack { anchor: 45.0, .. }));
+        teacher.observe(&[[115.0; 2]]);
+        assert!(matches!(look(&mut teacher, FEW), Action::Backtrack { anchor: 115.0, .. }));
+    }
+
+    #[test]
+    fn a_closer_look_waits_for_another_suspect_where_frames_are_few() {
+        let stories = [
+            story(IncidentKind::Smoke, false, (20.0, 22.0), 60.0),
+            story(IncidentKind::Fall, true, (110.0, 112.0), 200.0),
+        ];
+        let seen = [15.0, 45.0, 75.0, 105.0, 135.0];
+        let after_a_find = |frames| {
+            let mut teacher = teacher(&stories, &seen);
+            teacher.observe(&[[20.5, 21.0]]);
+            look(&mut teacher, Left { frames, looks: 4 })
+        };
+        let closer = Action::Sample { start: 20.8, end: 21.8, frames: 2 };
+        assert_eq!(after_a_find(6), closer, "beside the pair that was seen");
+        assert!(matches!(after_a_find(4), Action::Backtrack { anchor: 135.0, .. }));
     }
 }

@@ -14,7 +14,7 @@ from . import examples, oracle, sft, tokens
 from .decoder import Shape, part
 from .export import with_decoder
 
-LESSONS = oracle.TRAIN + 600_000
+LESSONS = oracle.TRAIN + 640_000
 """First seed of the lessons."""
 
 
