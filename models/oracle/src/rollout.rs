@@ -39,6 +39,8 @@ pub struct Rollout {
     pub segments: Vec<Segment>,
     /// P(anomalous) before each turn.
     pub readings: Vec<f64>,
+    /// The number of the turn, from 0, that was left to chance; none in the first inquiry.
+    pub drawn: Option<usize>,
     /// Whether its verdict is that of the weak label.
     pub right: bool,
     /// Frames that it looked at.
@@ -47,12 +49,14 @@ pub struct Rollout {
     pub utility: Utility,
 }
 
-/// Turns that are left to chance, one in each inquiry: later ones are rarely reached.
-const TURNS_BY_CHANCE: u64 = 3;
+/// How many turns before the policy's last one the turn lies that is left to chance, inquiry by
+/// inquiry. Every second time it is the last itself: what was seen by then must be judged, and the
+/// verdict is what counts most.
+const BEFORE_THE_LAST: [usize; 6] = [0, 1, 0, 2, 0, 3];
 
 impl Pupil {
     /// `count` inquiries of `task`: the first as the policy would, and in each further one a single
-    /// turn, the first, second or third, is drawn at `temperature`. What comes of it is the policy's
+    /// turn, the last or one before it, is drawn at `temperature`. What comes of it is the policy's
     /// own doing again, so that the difference in worth is that of one turn, and not of six.
     ///
     /// # Errors
@@ -69,15 +73,19 @@ impl Pupil {
         let stories = task.stories(&scene);
         let anomalous = !harmful_intervals(&stories, from_s, task.window).is_empty();
         let mut pairs: Vec<[f64; 2]> = vec![];
-        let rollouts = (0..count)
-            .map(|number| {
+        let mut rollouts: Vec<Rollout> = vec![];
+        for number in 0..count {
+            let chance = rollouts.first().map(|own| {
+                let before = BEFORE_THE_LAST[(number - 1) as usize % BEFORE_THE_LAST.len()];
                 // Numbers of one window lie close together; the generator spreads them.
                 let sampling = Sampling::Temperature { t: temperature, seed: seed << 8 | number };
-                let chance = number.checked_sub(1).map(|n| (n % TURNS_BY_CHANCE, sampling));
-                self.one(&scene, task, chance, anomalous, weights, &mut pairs)
-                    .with_context(|| format!("seed {seed}"))
-            })
-            .collect::<Result<_>>()?;
+                (own.readings.len().saturating_sub(1 + before), sampling)
+            });
+            let rollout = self
+                .one(&scene, task, chance, anomalous, weights, &mut pairs)
+                .with_context(|| format!("seed {seed}"))?;
+            rollouts.push(rollout);
+        }
         let sees = pairs.iter().map(|p| sees(&stories, from_s, p)).collect();
         Ok(Rollouts { seed, from_s, anomalous, pairs, sees, rollouts })
     }
@@ -86,7 +94,7 @@ impl Pupil {
         &self,
         scene: &Scene,
         task: &Task,
-        chance: Option<(u64, Sampling)>,
+        chance: Option<(usize, Sampling)>,
         anomalous: bool,
         weights: &Weights,
         pairs: &mut Vec<[f64; 2]>,
@@ -97,7 +105,8 @@ impl Pupil {
         let most = task.setup(self.setup()).budgets.frames;
         let utility = Utility::of(&outcome, &readings, &truth, most, weights);
         let right = outcome.verdict.is_some_and(|v| (v == Verdict::Anomalous) == anomalous);
-        Ok(Rollout { segments, readings, right, frames: outcome.frames_used, utility })
+        let drawn = chance.map(|(turn, _)| turn);
+        Ok(Rollout { segments, readings, drawn, right, frames: outcome.frames_used, utility })
     }
 
     /// An inquiry whose looks are chosen by one who knows the truth: the policy thinks and judges as
@@ -118,7 +127,7 @@ impl Pupil {
         &self,
         scene: &Scene,
         task: &Task,
-        chance: Option<(u64, Sampling)>,
+        chance: Option<(usize, Sampling)>,
         mut guide: Option<Teacher>,
         pairs: &mut Vec<[f64; 2]>,
     ) -> Result<Conversation> {
@@ -150,7 +159,7 @@ impl Pupil {
                     }));
                     newest.clear();
                     let p = attendance.reading()?;
-                    let drawn = chance.filter(|(turn, _)| *turn == readings.len() as u64);
+                    let drawn = chance.filter(|(turn, _)| *turn == readings.len());
                     attendance.sample(drawn.map_or(Sampling::Greedy, |(_, sampling)| sampling));
                     readings.push(f64::from(p));
                     let (text, tokens) = match guide.as_mut().map(|t| t.turn(Left::of(&inquiry)).2)

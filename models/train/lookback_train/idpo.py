@@ -1,8 +1,9 @@
 """iDPO: preference training on whole inquiries, ranked by what they were worth.
 
-The policy of a sealed bundle inquires several times about windows that it has never seen, a turn of
-each left to chance; of each window the best and the worst inquiry by the AEI utility are a pair.
-Only the window's own label is used. The loss is DPO over turns (Shi et al. 2024, DMPO), plus the
+The policy of a sealed bundle inquires several times about windows that it has never seen: once as it
+would, and then with one turn left to chance, the verdict or a look before it. Its own inquiry and each
+of the others are a pair, the better by the AEI utility before the worse: up to that turn they are
+one, so that what is preferred is that turn. Only the window's own label is used. The loss is DPO over turns (Shi et al. 2024, DMPO), plus the
 likelihood of the better inquiry.
 
 Where to look and what to conclude is what is learnt here; what is seen stays. So only the upper
@@ -134,13 +135,15 @@ class Rolled:
     utilities: list[float]
     right: list[bool]
 
-    def pair(self) -> Pair | None:
-        """The best and the worst of them, if the best is right and well worth it."""
-        best, worst = int(np.argmax(self.utilities)), int(np.argmin(self.utilities))
-        difference = self.utilities[best] - self.utilities[worst]
-        if not self.right[best] or difference < WORTH_IT:
-            return None
-        return Pair(self.examples[best], self.examples[worst], difference)
+    def pairs(self) -> list[Pair]:
+        """The first with each other, where the better of the two is right and well worth it."""
+        found = []
+        for other in range(1, len(self.examples)):
+            worse, better = sorted((0, other), key=lambda i: self.utilities[i])
+            difference = self.utilities[better] - self.utilities[worse]
+            if self.right[better] and difference >= WORTH_IT:
+                found.append(Pair(self.examples[better], self.examples[worse], difference))
+        return found
 
 
 def rolled(record: dict, tokenizer: Tokenizer, first_pair: int) -> Rolled:
@@ -245,7 +248,7 @@ def train(
 
     `ids` are the tokens yes, no and `<|video_pad|>`.
     """
-    pairs = [pair for window in windows if (pair := window.pair()) is not None]
+    pairs = [pair for window in windows for pair in window.pairs()]
     everyone = [e for window in windows for e in window.examples]
     if not pairs:
         print(

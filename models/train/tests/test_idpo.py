@@ -55,17 +55,19 @@ def tokenizer() -> Tokenizer:
     return tokens.learn(words * 20)
 
 
-def test_the_best_and_the_worst_are_a_pair_if_the_best_is_right_and_worth_it(
+def test_its_own_inquiry_and_each_other_are_a_pair_if_the_better_is_right_and_worth_it(
     tokenizer: Tokenizer,
 ) -> None:
     good, poor = rollout(["a fall"], 0.9, True), rollout(["look closer", "a fall"], 0.3, True)
     between = rollout(["nothing here"], 0.5, False)
-    pair = idpo.rolled(record(poor, good, between), tokenizer, 0).pair()
-    assert pair is not None and pair.difference == pytest.approx(0.6)
-    assert pair.chosen.turns.max() == 0 and pair.rejected.turns.max() == 1
-    assert idpo.rolled(record(poor, {**good, "right": False}), tokenizer, 0).pair() is None
+    both = idpo.rolled(record(between, good, poor, good), tokenizer, 0).pairs()
+    assert [p.difference for p in both] == pytest.approx([0.4, 0.4]), "the wrong one beats none"
+    (pair,) = idpo.rolled(record(poor, good, between), tokenizer, 0).pairs()
+    assert pair.difference == pytest.approx(0.6)
+    assert (pair.chosen.turns.max(), pair.rejected.turns.max()) == (0, 1)
+    assert not idpo.rolled(record(poor, {**good, "right": False}), tokenizer, 0).pairs()
     close = {**poor, "utility": {"total": 0.8}}
-    assert idpo.rolled(record(good, close), tokenizer, 0).pair() is None
+    assert not idpo.rolled(record(good, close), tokenizer, 0).pairs()
 
 
 @pytest.fixture
@@ -98,8 +100,7 @@ def test_training_moves_the_policy_from_the_worse_to_the_better(
     features.add(np.zeros((1, 2, 6, 32), np.float16))
     good, poor = rollout(["a fall"], 0.9, True), rollout(["nothing here"], 0.1, False)
     window = idpo.rolled(record(good, poor), tokenizer, 0)
-    pair = window.pair()
-    assert pair is not None
+    (pair,) = window.pairs()
     ids = tuple(tokenizer.token_to_id(t) for t in ("yes", "no", "<|video_pad|>"))
     before, after = idpo.Watcher(bundle), idpo.Watcher(bundle)
     idpo.train(after, [window], features, 60, 0, ids)

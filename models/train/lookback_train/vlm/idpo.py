@@ -39,15 +39,14 @@ def rolled(record: Trace, vocabulary: Vocabulary) -> Rolled:
 
 
 def pairs_of(records: Iterable[Trace], vocabulary: Vocabulary) -> list[Pair]:
-    """Of each window the best and the worst inquiry, where the best is right and well better."""
+    """Of each window the pairs of its own inquiry and another that are worth preferring."""
     found, windows = [], 0
     for record in records:
         windows += 1
         if "rollouts" not in record.episode:
             raise Refusal("these records are lessons and not rollouts: they hold nothing to prefer")
-        if (pair := rolled(record, vocabulary).pair()) is not None:
-            found.append(pair)
-    print(f"{len(found)} of {windows} windows have something to prefer", flush=True)
+        found += rolled(record, vocabulary).pairs()
+    print(f"{len(found)} pairs of {windows} windows are worth preferring", flush=True)
     if not found:
         raise Refusal("no window has an inquiry that is right and well better: nothing to learn")
     return found
