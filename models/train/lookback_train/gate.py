@@ -38,6 +38,33 @@ def folded(network: Network) -> list[litert.Convolution]:
     return chain
 
 
+@torch.no_grad()
+def unfolded(chain: list[litert.Convolution], planes: Tensor) -> Network:
+    """The network of which `chain` was folded, ready to be trained further.
+
+    What the normalisations had seen is not in the file: here it is what they see of `planes`,
+    `[n, 9, 64, 96]`, and they give back what it takes away.
+    """
+    network, x = Network().eval(), planes
+    for block, step in zip(network.blocks, chain, strict=False):
+        block.convolution.weight.copy_(_outputs_first(step.weight))
+        norm = block.normalisation
+        seen = block.convolution(nn.functional.pad(x, block.pad))
+        norm.running_mean.copy_(seen.mean((0, 2, 3)))
+        norm.running_var.copy_(seen.var((0, 2, 3)))
+        norm.weight.copy_(torch.sqrt(norm.running_var + norm.eps))
+        norm.bias.copy_(torch.from_numpy(step.bias) + norm.running_mean)
+        x = block(x)
+    network.head.weight.copy_(_outputs_first(chain[-1].weight))
+    network.head.bias.copy_(torch.from_numpy(chain[-1].bias))
+    return network
+
+
+def _outputs_first(weight: np.ndarray) -> Tensor:
+    """`[outputs, rows, columns, inputs]` as PyTorch has it."""
+    return torch.from_numpy(weight).permute(0, 3, 1, 2)
+
+
 def _array(tensor: Tensor) -> np.ndarray:
     return tensor.detach().float().numpy()
 

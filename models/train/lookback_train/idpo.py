@@ -1,10 +1,10 @@
 """iDPO: preference training on whole inquiries, ranked by what they were worth.
 
-The policy of a sealed bundle inquires several times about windows that it has never seen: once as it
-would, and then with one turn left to chance, the verdict or a look before it. Its own inquiry and each
-of the others are a pair, the better by the AEI utility before the worse: up to that turn they are
-one, so that what is preferred is that turn. Only the window's own label is used. The loss is DPO over turns (Shi et al. 2024, DMPO), plus the
-likelihood of the better inquiry.
+The policy of a sealed bundle inquires several times about windows that it has never seen: once as
+it would, and then with one turn left to chance, the verdict or a look before it. Its own inquiry
+and each of the others are a pair, the better by the AEI utility before the worse: up to that turn
+they are one, so that what is preferred is that turn. Only the window's own label is used. The loss
+is DPO over turns (Shi et al. 2024, DMPO), plus the likelihood of the better inquiry.
 
 Where to look and what to conclude is what is learnt here; what is seen stays. So only the upper
 half of the decoder is trained, above the layer in which the sights are read. The verdict probe

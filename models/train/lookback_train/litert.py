@@ -1,4 +1,4 @@
-"""Writes a `.tflite` file: a chain of convolutions in 32-bit floats, nothing else.
+"""Writes and reads a `.tflite` file: a chain of convolutions in 32-bit floats, nothing else.
 
 TensorFlow's converter weighs more than a gigabyte; the file is a table of tensors and operators
 that the schema's own bindings write as well. tract computes these operators right (others, such as
@@ -75,6 +75,27 @@ def write(chain: list[Convolution], height: int, width: int, about: str) -> byte
     tflite.ModelAddBuffers(builder, all_buffers)
     builder.Finish(tflite.ModelEnd(builder), file_identifier=IDENTIFIER)
     return bytes(builder.Output())
+
+
+def read(file: bytes) -> list[Convolution]:
+    """The chain in a file that [`write`] has written."""
+    model = tflite.Model.GetRootAs(file)
+    graph = model.Subgraphs(0)
+
+    def weights(number: int) -> np.ndarray:
+        tensor = graph.Tensors(number)
+        data = model.Buffers(tensor.Buffer()).DataAsNumpy()
+        return data.view(np.float32).reshape(tensor.ShapeAsNumpy()).copy()
+
+    chain = []
+    for i in range(graph.OperatorsLength()):
+        operator, options = graph.Operators(i), tflite.Conv2DOptions()
+        table = operator.BuiltinOptions()
+        options.Init(table.Bytes, table.Pos)
+        relu6 = options.FusedActivationFunction() == tflite.ActivationFunctionType.RELU6
+        weight, bias = weights(operator.Inputs(1)), weights(operator.Inputs(2))
+        chain.append(Convolution(weight, bias, options.StrideW(), relu6))
+    return chain
 
 
 def _vector(builder: flatbuffers.Builder, offsets: list[int]) -> int:

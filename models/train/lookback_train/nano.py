@@ -71,7 +71,8 @@ def main() -> None:
         "--init",
         type=Path,
         help="begin SFT from the weights in this policy.pt, or from the decoder of this bundle, "
-        "with its tokenizer",
+        "with its tokenizer; of `sentinel`: the folder of a network, to go on from it with the "
+        "last cycle alone",
     )
     parser.add_argument("--learning-rate", type=float, default=sft.LEARNING_RATE)
     parser.add_argument("--idpo-rounds", type=int)
@@ -98,7 +99,7 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     if given.command == "sentinel":
         out = given.out or ROOT / "edge-agent/sentinel/model"
-        watch(given.tiny, given.work, out, given.seed)
+        watch(given.tiny, given.work, out, given.seed, given.init)
         return
     given.out = given.out or ROOT / "models/nano"
     if given.command == "tower":
@@ -152,12 +153,12 @@ def main() -> None:
     run(plan, given.work, given.out, given.seed, given.until, given.init, peak, given.passive)
 
 
-def watch(tiny: bool, work: Path, out: Path, seed: int) -> None:
+def watch(tiny: bool, work: Path, out: Path, seed: int, init: Path | None) -> None:
     """Trains the sentinel's network in `work`, and writes what the camera carries."""
     work.mkdir(parents=True, exist_ok=True)
     plan = sentinel.PLANS["tiny" if tiny else "full"]
     binary = rust_program("lookback-oracle")
-    network = sentinel.train(binary, work / "sentinel.pt", plan, seed)
+    network = sentinel.train(binary, work / "sentinel.pt", plan, seed, init)
     print(sentinel.measure(binary, network, oracle.VAL, plan.val_windows), flush=True)
     gate.write(network, out)
     print(f"network written to {out}", flush=True)

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from . import oracle
+from . import gate, litert, oracle
 from .sentinel_network import HEIGHT, LAGS_S, WIDTH, Network, normalised, planes, pooled
-from .vigils import OLDEST, Clips, Drawer, Supply, clips_at, patterns, record_of, worsened
+from .vigils import OLDEST, Clips, Drawer, Supply, clips_at, moved, patterns, record_of, worsened
 
 SEEDS = oracle.TRAIN + 3_200_000
 """First seed; with a `--seed` of 0 to 2 it ends before those of iDPO."""
@@ -64,7 +64,7 @@ class Plan:
     report: int
 
 
-PLANS = {"full": Plan(4500, 1500, 3000, 400, 100), "tiny": Plan(20, 10, 40, 20, 10)}
+PLANS = {"full": Plan(4500, 2000, 3000, 400, 100), "tiny": Plan(20, 10, 40, 20, 10)}
 RECORDS_PER_STEP, CLIPS_PER_RECORD = 32, 4
 USES = 6.0
 """How often a record is drawn before another takes its place."""
@@ -83,13 +83,20 @@ def learning_rate(step: int, plan: Plan) -> float:
     return peak * 0.5 * (1.0 + math.cos(math.pi * (at - rise) / (length - rise)))
 
 
-def train(binary: Path, out: Path, plan: Plan, seed: int) -> Network:
-    """Trains for the steps of `plan` and writes `out`; resumes from it."""
+def train(binary: Path, out: Path, plan: Plan, seed: int, init: Path | None = None) -> Network:
+    """Trains for the steps of `plan` and writes `out`; resumes from it.
+
+    With `init`, a folder that holds a network, it goes on from there, and only the last cycle is
+    trained.
+    """
     steps = plan.steps + plan.again
     torch.manual_seed(seed)
-    network = Network().to(memory_format=torch.channels_last)
+    network, done = Network(), 0
+    if init is not None and not out.exists():
+        chain = litert.read((init / gate.MODEL).read_bytes())
+        network, done = gate.unfolded(chain, _some_planes(binary, seed)).train(), plan.steps
+    network = network.to(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(network.parameters(), LEARNING_RATE, weight_decay=0.01)
-    done = 0
     if out.exists():
         state = torch.load(out, weights_only=True)
         network.load_state_dict(state["network"])
@@ -104,6 +111,7 @@ def train(binary: Path, out: Path, plan: Plan, seed: int) -> Network:
     network.train()
     for step in range(done + 1, steps + 1):
         clips = drawer.clips(supply.draw(RECORDS_PER_STEP, drawer.dice), CLIPS_PER_RECORD)
+        clips = moved(clips, dice)
         seen = worsened(clips, dice)
         seen[:PATTERNS] = _pattern_planes(clips, drawer.dice)
         with _autocast():
@@ -129,6 +137,14 @@ def train(binary: Path, out: Path, plan: Plan, seed: int) -> Network:
             out.with_suffix(".part").rename(out)
     supply.close()
     return network
+
+
+def _some_planes(binary: Path, seed: int) -> Tensor:
+    """What a network sees in training, of windows that it is not trained on."""
+    vigils = oracle.stream_vigils(binary, SEEDS - 100, 20, (WIDTH, HEIGHT))
+    clips = Drawer(seed).clips([record_of(vigil) for vigil in vigils], 10)
+    dice = torch.Generator().manual_seed(seed)
+    return worsened(moved(clips, dice), dice)
 
 
 def _pattern_planes(clips: Clips, dice: np.random.Generator) -> Tensor:

@@ -12,11 +12,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from . import oracle
 from .oracle import Vigil
 from .sentinel_network import (
     BACKGROUND_S,
+    DARK,
     HEIGHT,
     KINDS,
     LAGS_S,
@@ -103,7 +105,7 @@ class Clips:
     """A batch."""
 
     frames: Tensor
-    """u8 `[n, 1 + lags, h, w]`."""
+    """u8 or f32 `[n, 1 + lags, h, w]`."""
     backgrounds: Tensor
     targets: Tensor
     any_harm: Tensor
@@ -149,9 +151,59 @@ def clips_at(rows: list[tuple[Record, int, list[int]]]) -> Clips:
     )
 
 
+MOVED = 0.6
+"""Share of the clips that are seen as if the camera hung elsewhere."""
+NEAREST, FURTHEST = 1.35, 0.75
+"""How much larger and smaller things then are."""
+STRETCH = 0.12
+"""How much wider or higher, at most, as a share."""
+
+
+def moved(clips: Clips, dice: torch.Generator) -> Clips:
+    """The clips, most as if the camera hung nearer or further away, a little to one side.
+
+    What happens stays in the picture. Never a mirror image: in a mirror every car comes against its
+    lane.
+    """
+    n = len(clips.frames)
+
+    def between(low: float, high: float, *size: int) -> Tensor:
+        return low + (high - low) * torch.rand(*size, generator=dice)
+
+    some = torch.nonzero(torch.rand(n, generator=dice) < MOVED).flatten()
+    if not len(some):
+        return clips
+    zoom = between(FURTHEST, NEAREST, len(some))[:, None] * between(
+        1 - STRETCH, 1 + STRETCH, len(some), 2
+    )
+    # Of the picture, -1 to 1, the part of `1 / zoom` around `middle` is seen; its edges go on where
+    # there is nothing beyond them.
+    spare = (1 - 1 / zoom).abs()
+    middle = between(-1, 1, len(some), 2) * spare
+    places = clips.places[some] * 2 - 1
+    there = places.nan_to_num(0.0)
+    farthest = 0.85 / zoom[:, None]
+    reach = torch.where(places.isnan(), torch.inf, farthest)
+    middle = torch.maximum((there - reach).amax(1), torch.minimum(middle, (there + reach).amin(1)))
+    theta = torch.zeros(len(some), 2, 3)
+    theta[:, [0, 1], [0, 1]] = 1 / zoom
+    theta[:, :, 2] = middle
+    both = torch.cat([clips.frames[some].float(), clips.backgrounds[some, None]], 1)
+    grid = F.affine_grid(theta, list(both.shape), align_corners=False)
+    seen = F.grid_sample(both, grid, "bilinear", "border", align_corners=False)
+    # The background was brought to a level by the whole picture; now by what is seen of it.
+    whole, part = (x[:, 0].mean((-2, -1)) + DARK for x in (both, seen))
+    frames, backgrounds = clips.frames.float(), clips.backgrounds.clone()
+    frames[some] = seen[:, :-1]
+    backgrounds[some] = seen[:, -1] * (whole / part)[:, None, None]
+    shifted = clips.places.clone()
+    shifted[some] = ((places - middle[:, None]) * zoom[:, None] + 1) / 2
+    return Clips(frames, backgrounds, clips.targets, clips.any_harm, shifted)
+
+
 def worsened(clips: Clips, dice: torch.Generator) -> Tensor:
     """What the network sees of them on a bad day: some with a step of the exposure, some noisier,
-    some with the camera shaken, some at another contrast."""
+    some with the camera shaken."""
     frames = clips.frames.float()
     n, depth = frames.shape[:2]
 

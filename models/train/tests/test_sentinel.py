@@ -57,6 +57,52 @@ def test_the_model_in_the_repository_is_right_by_the_reference_interpreter() -> 
         np.testing.assert_allclose(found, answer, atol=1e-3)
 
 
+def test_a_network_that_is_read_back_goes_on_as_it_was(tmp_path: Path) -> None:
+    network = network_with_history()
+    gate.write(network, tmp_path)
+    planes = torch.randn(6, 9, 64, 96, generator=torch.Generator().manual_seed(2))
+    again = gate.unfolded(litert.read((tmp_path / gate.MODEL).read_bytes()), planes)
+    with torch.inference_mode():
+        torch.testing.assert_close(again(planes), network(planes), atol=1e-3, rtol=1e-3)
+        # In training it normalises by what it sees, and that is what it was made from.
+        torch.testing.assert_close(again.train()(planes), network(planes), atol=0.05, rtol=0.05)
+
+
+def spot(place: tuple[float, float], level: float) -> vigils.Clips:
+    """Clips of a grey picture with a bright spot at `place`, which is where kind 0 happens."""
+    n, (x, y) = 64, place
+    frames = torch.full((n, 8, 64, 96), level)
+    frames[:, :, int(y * 64) - 3 : int(y * 64) + 3, int(x * 96) - 3 : int(x * 96) + 3] = 250.0
+    places = torch.full((n, 20, 2), torch.nan)
+    places[:, 0] = torch.tensor(place)
+    nothing = torch.zeros(n, 20, dtype=torch.int8)
+    background = sentinel_network.normalised(frames[:, 0])
+    return vigils.Clips(frames, background, nothing, nothing[:, 0], places)
+
+
+@pytest.mark.parametrize("place", [(0.5, 0.5), (0.1, 0.9), (0.92, 0.12)])
+def test_what_happens_stays_in_a_moved_picture_and_its_place_is_known(
+    place: tuple[float, float],
+) -> None:
+    clips = vigils.moved(spot(place, 40.0), torch.Generator().manual_seed(1))
+    assert clips.places[:, 1:].isnan().all()
+    rows, columns = torch.arange(64) + 0.5, torch.arange(96) + 0.5
+    bright = (clips.frames[:, 0] - 40.0).clamp(min=0.0)
+    x = (bright.sum(1) * columns).sum(1) / bright.sum((1, 2)) / 96
+    y = (bright.sum(2) * rows).sum(1) / bright.sum((1, 2)) / 64
+    found = torch.stack([x, y], 1)
+    assert ((found - clips.places[:, 0]).abs() < 0.04).all(), "the place is that of the spot"
+    assert found.std(0).min() > 0.02, "the camera hangs elsewhere each time"
+    sizes = (bright > 60.0).sum((1, 2))
+    assert sizes.max() > 1.4 * sizes.min(), "nearer and further away"
+
+
+def test_a_background_stays_at_the_level_of_its_frames() -> None:
+    clips = vigils.moved(spot((0.3, 0.6), 20.0), torch.Generator().manual_seed(1))
+    off = sentinel_network.normalised(clips.frames[:, 0]) - clips.backgrounds
+    assert off.abs().max() < 1.0, "of 255: nothing has changed in these pictures"
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 def test_a_convolution_is_padded_as_the_file_says(tmp_path: Path, stride: int) -> None:
     dice = np.random.default_rng(5)
