@@ -117,6 +117,9 @@ enum Broken {
     Store(#[from] StoreError),
 }
 
+/// How often a frame that goes while it is fetched is looked for anew.
+const FETCHES: usize = 3;
+
 /// Runs inquiries with one policy.
 pub struct Inquirer {
     engine: Engine,
@@ -290,15 +293,13 @@ impl Run {
         // A frame further away than the spacing of the look would stand for another moment.
         let tolerance_s = ((look.end - look.start) / f64::from(look.frames.max(1))).max(0.6);
         for moment in moments(look, &self.limits) {
-            let found = moment.map(|t| footage.nearest(self.origin.plus_s(t), tolerance_s));
-            let [Some((first, _)), Some((second, _))] = found else { continue };
-            let ids = [first, second];
-            let read = |id: &FrameId| footage.read(*id);
-            let stored = frames_of(&ids).iter().map(read).collect::<Result<Vec<_>, _>>()?;
+            let times = moment.map(|t| self.origin.plus_s(t));
+            let Some(stored) = fetch(footage, times, tolerance_s)? else { continue };
             let decoded: Result<Vec<Luma>, _> =
                 stored.iter().map(|s| decode_luma(&s.frame)).collect();
             // A damaged picture is missing evidence, not the end of the inquiry.
             let Ok(luma) = decoded else { continue };
+            let (first, last) = (stored[0].id, stored[stored.len() - 1].id);
             for frame in &stored {
                 self.evidence.insert(frame.id);
                 self.anchor = Some((frame.frame.media_time, frame.frame.wall_time));
@@ -310,7 +311,7 @@ impl Run {
             }
             let time_s = |f: &StoredFrame| f.frame.media_time.since_s(self.origin);
             let times_s = [time_s(&stored[0]), time_s(&stored[stored.len() - 1])];
-            self.newest.push(SeenPair { times_s, key: PairKey(first.0, second.0), luma });
+            self.newest.push(SeenPair { times_s, key: PairKey(first.0, last.0), luma });
         }
         self.timing.frames_ms += ms(started);
         Ok(Input::Observed { frames })
@@ -388,6 +389,32 @@ impl Run {
             .collect();
         Ok(engine.encode(&inputs)?)
     }
+}
+
+/// The frames nearest to the two times of a moment: one if it is the same for both, `None` if nothing
+/// readable lies there.
+///
+/// # Errors
+/// If the store itself fails.
+fn fetch(
+    footage: &dyn Footage,
+    times: [MediaTime; 2],
+    tolerance_s: f64,
+) -> Result<Option<Vec<StoredFrame>>, StoreError> {
+    // The ring gives up its oldest frames while they are being looked for: what was found may be gone
+    // when it is read, and then something else is the nearest.
+    for _ in 0..FETCHES {
+        let found = times.map(|t| footage.nearest(t, tolerance_s));
+        let [Some((first, _)), Some((second, _))] = found else { return Ok(None) };
+        let ids = [first, second];
+        match frames_of(&ids).iter().map(|id| footage.read(*id)).collect() {
+            Ok(stored) => return Ok(Some(stored)),
+            Err(StoreError::Gone { .. }) => (),
+            Err(StoreError::Corrupt { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
 }
 
 fn ms(since: Instant) -> f64 {
