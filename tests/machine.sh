@@ -36,4 +36,12 @@ install_missing() {
     missing=()
 }
 
+# no_service NAME: ends the service that a package has just started and enabled, where there is a systemd.
+no_service() {
+    [ -d /run/systemd/system ] || return 0
+    local as_root=()
+    [ "$(id -u)" = 0 ] || as_root=(sudo -n)
+    "${as_root[@]}" systemctl disable --quiet --now "$1"
+}
+
 missing=()

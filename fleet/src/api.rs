@@ -9,7 +9,7 @@ mod refusal;
 pub use refusal::ApiError;
 
 use crate::authority::Authority;
-use crate::database::Database;
+use crate::database::{Database, in_time};
 use crate::devices::{Bearer, bearer};
 use crate::evidence::Evidence;
 use crate::ids::{CertificatePrint, DeviceId};
@@ -74,7 +74,7 @@ impl Server {
             ));
         };
         let forbidden = |sentence: String| ApiError::new(StatusCode::FORBIDDEN, sentence);
-        match bearer(&self.database, &print).await? {
+        match in_time(bearer(&self.database, &print)).await? {
             Bearer::Device(id) => Ok(id),
             Bearer::Revoked(id) => {
                 Err(forbidden(format!("device {id} was revoked: enrol it again with a new token")))

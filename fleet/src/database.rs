@@ -5,6 +5,7 @@ use deadpool_postgres::{
     TimeoutType, Timeouts,
 };
 use std::time::Duration;
+use tokio::time::timeout;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Config, NoTls};
@@ -25,6 +26,10 @@ const SESSION: &str = "SET synchronous_commit = on; SET timezone = 'UTC'; \
 
 /// Waiting for a free connection, making one, and checking one.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A request's whole work, the waits for locks included. The limits of [`SESSION`] end it before, unless
+/// the link is one that swallows everything: nobody else would notice.
+const ANSWERED: Duration = Duration::from_secs(25);
 
 /// PostgreSQL, as this server uses it. Clones share one pool.
 #[derive(Clone)]
@@ -82,7 +87,9 @@ impl Database {
         // A database whose machine lost its power says nothing: without these it is waited for for hours.
         config.keepalives_idle(Duration::from_secs(15));
         config.tcp_user_timeout(Duration::from_secs(20));
-        let manager = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        // Asked before it is used again: a link that swallows what it is given looks open for ever, and one
+        // that a request was hanging on comes back here. It costs a round trip for each batch.
+        let manager = ManagerConfig { recycling_method: RecyclingMethod::Verified };
         let pool = Pool::builder(Manager::from_config(config, NoTls, manager))
             .max_size(connections)
             .timeouts(Timeouts {
@@ -210,6 +217,19 @@ impl From<tokio_postgres::Error> for DatabaseError {
             true => Self::Away(said(&error)),
             false => Self::Refused(said(&error)),
         }
+    }
+}
+
+/// What `work` with the database comes to, if it comes to something in time.
+///
+/// # Errors
+/// Its own; [`DatabaseError::Away`] if it takes too long. It may have been committed all the same.
+pub async fn in_time<T, E: From<DatabaseError>>(
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    match timeout(ANSWERED, work).await {
+        Ok(done) => done,
+        Err(_) => Err(DatabaseError::Away("it does not answer in time".into()).into()),
     }
 }
 

@@ -68,6 +68,9 @@ events "$(cat beta.id)" $epoch 1 >batch.json
 answers 200 '"committed":1' 'another device has marks of its own' as beta batch batch.json
 answers 403 'source' 'events of another device are refused' as alpha batch batch.json
 check 'sixteen copies of one batch at the same time are stored once' copies_at_once
+check 'all batches of an epoch again, backwards, change nothing' replayed_backwards
+check 'and another text under a seq that is committed neither' replayed_with_another_text
+check 'a body that breaks off is not taken for malformed: it is to be sent again' broken_off
 
 # --- what breaks the contract
 before=$(sql 'SELECT count(*) FROM event')
@@ -136,6 +139,10 @@ refuses 1 'no device' 'what is no device cannot be revoked' "$fleet" revoke 0000
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout stranger.key -subj "/CN=$alpha" \
     -out stranger.pem -days 9 2>/dev/null
 check 'a certificate of another authority does not get in' not_let_in stranger
+check 'nor does one of another fleet, though it names the device and an authority of the same name' another_fleet_is_not_let_in
+check 'a certificate of the right authority that no device has gets in and no further' forged 9 403
+check 'an expired one does not get in' forged -1 000
+check 'a device that is revoked in the midst of a connection is refused on it' revoked_on_an_open_connection
 
 # --- faults
 check 'what was committed before PostgreSQL is stopped at once ...' send_while_the_database_is_stopped

@@ -134,6 +134,62 @@ not_let_in() {
     [ "$(cat status)" = 000 ]
 }
 
+another_fleet_is_not_let_in() {
+    "$fleet" enrol --database "$database" --data other-data >/dev/null || return 1
+    sign alpha.csr other 9 -CA other-data/ca.pem -CAkey other-data/ca-key.pem && cp alpha.key other.key && not_let_in other
+}
+# forged DAYS STATUS: the fleet's own authority has signed it, for so many days from now.
+forged() {
+    sign alpha.csr forged "$1" -CA fleet-data/ca.pem -CAkey fleet-data/ca-key.pem && cp alpha.key forged.key || return 1
+    events "$alpha" 00000000000000cc 1 >batch.json
+    as forged batch batch.json
+    identity=()
+    [ "$(cat status)" = "$2" ] || { echo "status $(cat status), not $2"; return 1; }
+}
+# sign REQUEST NAME DAYS AUTHORITY...: NAME.pem is then a client's certificate.
+sign() {
+    openssl x509 -req -in "$1" -out "$2.pem" -days "$3" -set_serial 7 \
+        -extfile <(echo extendedKeyUsage=clientAuth) "${@:4}" 2>/dev/null
+}
+revoked_on_an_open_connection() {
+    enrol kept "$(token)" || return 1
+    events "$(cat kept.id)" $epoch 1 >kept.json
+    mkfifo turns
+    python3 "$repository/tests/fleet/kept.py" "$port" fleet-data/ca.pem kept.pem kept.key turns kept.json >kept.out 2>&1 &
+    local keeper=$!
+    children+=("$keeper")
+    exec 9>turns
+    echo >&9
+    wait_for 20 grep -q '^200' kept.out
+    "$fleet" revoke "$(cat kept.id)" --database "$database"
+    echo >&9
+    exec 9>&-
+    wait "$keeper"
+    [ "$(cut -d' ' -f1 kept.out | tr '\n' ' ')" = '200 403 ' ] || { cat kept.out; return 1; }
+}
+replayed_backwards() {
+    local n
+    for n in 1 2 3 4 5; do
+        events "$alpha" 00000000000000ac $(seq $((n * 20 - 19)) $((n * 20))) >"replay$n.json"
+        as alpha batch "replay$n.json"
+    done
+    for n in 5 4 3 2 1; do as alpha batch "replay$n.json"; done
+    identity=()
+    answered 200 '"committed":100' && answer_is '100|100' \
+        "SELECT count(*), count(DISTINCT seq) FROM event WHERE epoch = '00000000000000ac'"
+}
+replayed_with_another_text() {
+    sed 's/Someone fell/Nobody fell/g' replay3.json >altered.json
+    as alpha batch altered.json
+    identity=()
+    answered 200 '"committed":100' && answer_is 0 \
+        "SELECT count(*) FROM event WHERE epoch = '00000000000000ac' AND sentence LIKE 'Nobody%'"
+}
+broken_off() {
+    python3 "$repository/tests/fleet/half.py" "$port" fleet-data/ca.pem alpha.pem alpha.key >half.out 2>&1
+    [ "$(cat half.out)" = 408 ] || { cat half.out; return 1; }
+}
+
 # Batches of ten one after the other; in their midst the database is stopped at once.
 send_while_the_database_is_stopped() {
     local from=1

@@ -41,9 +41,10 @@ impl Incoming {
                         return Ok(Some(bytes));
                     }
                 }
+                // The line's fault, not the body's: a camera gives up what it is told is malformed (400).
                 Some(Err(error)) => {
                     let sentence = format!("the body broke off ({error}): send it again");
-                    return Err(ApiError::new(StatusCode::BAD_REQUEST, sentence));
+                    return Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, sentence));
                 }
             }
         }

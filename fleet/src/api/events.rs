@@ -3,6 +3,7 @@
 use super::body::{Incoming, is_of, wrong_type};
 use super::{ApiError, Peer, Shared};
 use crate::cloudevents::{BATCH_BYTES_MAX, BATCH_MEDIA_TYPE, parse_batch};
+use crate::database::in_time;
 use crate::ids::Epoch;
 use crate::ingest;
 use crate::metrics::Metrics;
@@ -30,7 +31,7 @@ pub(super) async fn receive(
         Metrics::add(&server.metrics.batches_refused, 1);
         tracing::warn!(%device, "batch refused: {refusal}");
     })?;
-    let receipt = ingest::store(&server.database, &device, &batch).await?;
+    let receipt = in_time(ingest::store(&server.database, &device, &batch)).await?;
     Metrics::add(&server.metrics.events_stored, receipt.stored as u64);
     Metrics::add(&server.metrics.events_repeated, receipt.repeated as u64);
     tracing::debug!(%device, epoch = %batch.epoch, ?receipt, "batch committed");
