@@ -1,4 +1,5 @@
-//! What Prometheus is told: every name, in one file. Numbers are of this process since it began.
+//! What Prometheus is told. What each number means stands in METRICS.md, and a test holds the two together.
+//! Numbers are of this process since it began.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -147,6 +148,45 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
+
+    /// Of each family its kind and its labels.
+    fn exported(text: &str) -> BTreeMap<String, (String, BTreeSet<String>)> {
+        let mut found: BTreeMap<String, (String, BTreeSet<String>)> = BTreeMap::new();
+        let mut family = String::new();
+        for line in text.lines() {
+            if let Some(rest) = line.strip_prefix("# TYPE ") {
+                let (name, kind) = rest.split_once(' ').unwrap();
+                family = name.to_owned();
+                found.insert(family.clone(), (kind.to_owned(), BTreeSet::new()));
+            } else if !line.starts_with('#') {
+                assert!(line.starts_with(&family), "{line} is not of {family}");
+                let labels = line.split_once('{').map_or("", |(_, rest)| rest);
+                let names = labels.split(',').filter_map(|label| label.split_once("=\""));
+                let names = names.map(|(name, _)| name.to_owned()).filter(|name| name != "le");
+                found.get_mut(&family).unwrap().1.extend(names);
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn every_number_is_in_the_list_and_everything_in_the_list_is_told() {
+        let listed: BTreeMap<String, (String, BTreeSet<String>)> = include_str!("../METRICS.md")
+            .lines()
+            .filter_map(|line| {
+                let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+                let ["", name, kind, labels, _, "server", ""] = cells[..] else { return None };
+                let labels = labels.split([' ', ',']).filter(|label| !label.is_empty());
+                let labels = labels.map(|label| label.trim_matches('`').to_owned()).collect();
+                Some((name.trim_matches('`').to_owned(), (kind.to_owned(), labels)))
+            })
+            .collect();
+        assert!(!listed.is_empty());
+        let metrics = Metrics::default();
+        metrics.answered("events", 200, Duration::from_millis(1));
+        assert_eq!(exported(&metrics.text()), listed);
+    }
 
     #[test]
     fn a_histogram_counts_everything_below_each_bound() {

@@ -49,7 +49,7 @@ check 'it watches, and reports there' watch_minutes 9001 3
 check 'every change that it reported is there once' seqs_are_whole
 has_events() { [ "$(sql "SELECT count(*) FROM event WHERE device = '$device' AND kind = 'incident'")" -gt 0 ]; }
 check 'an incident is among them' has_events || finish
-# What ended with the watch is told by the next one, and the evidence of what has ended.
+# The next one sends the evidence that there was no time for.
 check 'the next watch sends what was left' watch_minutes 9002 3
 whole_evidence() {
     python3 - run-9001.jsonl >hashes <<'END'

@@ -2,6 +2,7 @@
 
 use crate::incidents::{Finding, Incidents, Step as Meeting, Thresholds};
 use crate::line::{Delivered, EVIDENCE_SENT};
+use crate::mirror::MIRRORED;
 use anyhow::Context;
 use event_log::{
     Bound, EventId, EventLog, EventRow, EvidenceItem, Incident, Level, LogError, Phase,
@@ -26,8 +27,10 @@ pub enum Conclusion {
     },
     /// Something about the device itself.
     Trouble(Trouble),
-    /// The server has got something.
+    /// The server, or a broker, has got something.
     Delivered(Delivered),
+    /// Nothing more will be seen: what is open has ended.
+    Over,
 }
 
 /// Something about the device that a person should know.
@@ -172,6 +175,7 @@ impl<'a> Concluder<'a> {
             Conclusion::Trouble(trouble) => self.trouble(trouble),
             Conclusion::Delivered(delivered) => self.delivered(&delivered),
             Conclusion::Verdict { camera, window, report } => self.verdict(camera, window, &report),
+            Conclusion::Over => self.end_open(),
         }
     }
 
@@ -192,7 +196,7 @@ impl<'a> Concluder<'a> {
             .with_context(|| format!("cannot record: {sentence}"))
     }
 
-    /// Ends what is open. Returns the number of incidents recorded.
+    /// Ends what is open, if anything is. Returns the number of incidents recorded.
     ///
     /// # Errors
     /// As [`Self::conclude`].
@@ -201,10 +205,12 @@ impl<'a> Concluder<'a> {
             let sentence = format!("{frames_dropped} frames came faster than they could be stored");
             self.health("frames-dropped", &sentence, json!({"frames": frames_dropped}))?;
         }
-        for (known, _) in self.incidents.end_all() {
-            self.end(known)?;
-        }
+        self.end_open()?;
         Ok(self.events)
+    }
+
+    fn end_open(&mut self) -> anyhow::Result<()> {
+        self.incidents.end_all().into_iter().try_for_each(|(known, _)| self.end(known))
     }
 
     fn delivered(&mut self, delivered: &Delivered) -> anyhow::Result<()> {
@@ -215,6 +221,7 @@ impl<'a> Concluder<'a> {
                 self.log.give_up(*first, *last, why, (self.clock)())?;
             }
             Delivered::Evidence(event) => self.log.state_set(EVIDENCE_SENT, event.as_str())?,
+            Delivered::Mirrored(told) => self.log.state_set(MIRRORED, told)?,
         }
         Ok(())
     }

@@ -11,9 +11,11 @@ mod tests;
 
 pub use error::ConfigError;
 
+use ::uplink::{BrokerAddress, prefix_problem};
 use hal_board::CAMERAS_MAX;
 use section::{Declared, File, Root, Table, comment, section};
 use setting::{Setting, Text};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 /// How much the agent may say, the least first.
@@ -42,6 +44,10 @@ pub struct Config {
     pub events: Events,
     /// The line to a fleet server.
     pub uplink: Uplink,
+    /// The MQTT broker that hears of events too.
+    pub mqtt: Mqtt,
+    /// Numbers for Prometheus.
+    pub metrics: Metrics,
     /// The board's lights, lines and watchdog.
     pub board: Board,
     /// What the agent says about itself.
@@ -172,6 +178,40 @@ section! {
 }
 
 section! {
+    /// An MQTT broker that hears of events too, for home automation and video systems, with or without a
+    /// fleet server. Whoever may read there reads what the cameras saw.
+    [mqtt] Mqtt {
+        /// Where it is: "mqtt://HOST", or "mqtts://HOST" with TLS, perhaps with :PORT; "": there is none.
+        broker: String = String::new(), Text::Any;
+        /// The user name there; "": none.
+        username: String = String::new(), Text::Any;
+        /// File whose first line is the password; "": none. It is read at the start and told to nobody
+        /// else.
+        password_file: PathBuf = PathBuf::new(), Text::Any;
+        /// File with the authorities that may have signed the certificate of an mqtts broker, in PEM.
+        ca: PathBuf = "/etc/ssl/certs/ca-certificates.crt".into(), Text::Filled;
+        /// File with this device's own certificate, for a broker that asks for one, in PEM; "": none.
+        certificate: PathBuf = PathBuf::new(), Text::Any;
+        /// File with the key of that certificate, in PEM.
+        key: PathBuf = PathBuf::new(), Text::Any;
+        /// The first levels of every topic; the name of the device comes next, so no two devices may
+        /// share theirs.
+        prefix: String = "lookback".into(), Text::Filled;
+        /// Where Home Assistant looks for devices; "": it is not told.
+        discovery: String = "homeassistant".into(), Text::Any;
+    }
+}
+
+section! {
+    /// Numbers for Prometheus.
+    [metrics] Metrics {
+        /// Address and port at which GET /metrics is answered, such as "127.0.0.1:9464"; "": nowhere. It asks
+        /// for no password.
+        listen: String = String::new(), Text::Any;
+    }
+}
+
+section! {
     /// The board: its lights, lines and watchdog.
     [board] Board {
         /// Which board: "generic" has none of these; "orin-nano" and "vm" are built in as well; or the
@@ -212,6 +252,8 @@ impl Default for Config {
             inquiry: Inquiry::default(),
             events: Events::default(),
             uplink: Uplink::default(),
+            mqtt: Mqtt::default(),
+            metrics: Metrics::default(),
             board: Board::default(),
             log: Log::default(),
         }
@@ -236,8 +278,19 @@ impl Config {
             "# The configuration of Lookback. Every key may be left out; what stands here is what\n\
              # it is then.\n",
         );
-        let Self { device, cameras, store, sentinel, inquiry, events, uplink, board, log } =
-            Self::default();
+        let Self {
+            device,
+            cameras,
+            store,
+            sentinel,
+            inquiry,
+            events,
+            uplink,
+            mqtt,
+            metrics,
+            board,
+            log,
+        } = Self::default();
         device.print(&mut text);
         cameras.iter().for_each(|camera| camera.print(&mut text));
         store.print(&mut text);
@@ -245,6 +298,8 @@ impl Config {
         inquiry.print(&mut text);
         events.print(&mut text);
         uplink.print(&mut text);
+        mqtt.print(&mut text);
+        metrics.print(&mut text);
         board.print(&mut text);
         log.print(&mut text);
         text
@@ -259,6 +314,8 @@ impl Config {
             Inquiry::SECTION,
             Events::SECTION,
             Uplink::SECTION,
+            Mqtt::SECTION,
+            Metrics::SECTION,
             Board::SECTION,
             Log::SECTION,
         ])?;
@@ -270,6 +327,8 @@ impl Config {
             inquiry: Inquiry::read(&root)?,
             events: Events::read(&root)?,
             uplink: Uplink::read(&root)?,
+            mqtt: Mqtt::read(&root)?,
+            metrics: Metrics::read(&root)?,
             board: Board::read(&root)?,
             log: Log::read(&root)?,
         };
@@ -292,6 +351,12 @@ impl Config {
         }
         if let Some(rule) = too_many_cameras(cameras.len()) {
             return Some(("camera", rule));
+        }
+        if let Some(rule) = self.mqtt.contradiction() {
+            return Some(("mqtt", rule));
+        }
+        if let Err(rule) = self.metrics.address() {
+            return Some(("metrics", rule));
         }
         let above = |low: Option<f64>, high: Option<f64>| low.zip(high).is_some_and(|(l, h)| l > h);
         [
@@ -365,6 +430,75 @@ impl Uplink {
         let bytes_per_hour = self.megabytes_per_hour.map(|mb| (mb * 1e6) as u64);
         let evidence = self.evidence;
         ::uplink::Options { bytes_per_hour, evidence, ..::uplink::Options::default() }
+    }
+}
+
+impl Mqtt {
+    /// Whether there is a broker.
+    pub fn is_on(&self) -> bool {
+        !self.broker.is_empty()
+    }
+
+    /// How the broker is reached.
+    pub fn access(&self) -> ::uplink::Access {
+        let Self { broker, username, password_file, ca, certificate, key, .. } = self.clone();
+        ::uplink::Access { url: broker, username, password_file, ca, certificate, key }
+    }
+
+    /// Where Home Assistant is told, if it is.
+    pub fn discovery(&self) -> Option<String> {
+        (!self.discovery.is_empty()).then(|| self.discovery.clone())
+    }
+
+    fn contradiction(&self) -> Option<String> {
+        let given = |path: &Path| !path.as_os_str().is_empty();
+        if !self.is_on() {
+            return None;
+        }
+        let address = match BrokerAddress::parse(&self.broker) {
+            Ok(address) => address,
+            Err(error) => return Some(format!("broker: {error}")),
+        };
+        for (key, prefix) in
+            [("prefix", Some(self.prefix.clone())), ("discovery", self.discovery())]
+        {
+            if let Some(rule) = prefix.as_deref().and_then(prefix_problem) {
+                return Some(format!("{key} {rule}"));
+            }
+        }
+        [
+            (
+                given(&self.password_file) && self.username.is_empty(),
+                "a password_file needs a username",
+            ),
+            (
+                given(&self.certificate) != given(&self.key),
+                "certificate and key belong together: give both or none",
+            ),
+            (
+                given(&self.certificate) && !address.is_encrypted(),
+                "a certificate needs a broker of the form mqtts://HOST",
+            ),
+        ]
+        .into_iter()
+        .find_map(|(wrong, rule)| wrong.then(|| rule.to_owned()))
+    }
+}
+
+impl Metrics {
+    /// Where numbers are told, if anywhere.
+    ///
+    /// # Errors
+    /// What is wrong with the address.
+    pub fn address(&self) -> Result<Option<SocketAddr>, String> {
+        if self.listen.is_empty() {
+            return Ok(None);
+        }
+        let wrong = |_| {
+            let rule = "must be an address and a port, such as \"127.0.0.1:9464\"";
+            format!("listen is \"{}\", it {rule}", self.listen)
+        };
+        self.listen.parse().map(Some).map_err(wrong)
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::{
     conclude::{Conclusion, Trouble},
     config::Config,
+    meters::Meters,
     parts,
 };
 use anyhow::{Context, Result};
@@ -53,6 +54,8 @@ pub enum Delivered {
     },
     /// It has the evidence of this event and of all before it.
     Evidence(EventId),
+    /// A broker was told this much, in the mirror's own words.
+    Mirrored(String),
 }
 
 /// Where the device's key and certificate lie.
@@ -80,14 +83,19 @@ impl Line {
 }
 
 /// Sends until the watch is `over`, and a little longer.
-pub fn send(line: Line, report: &Sender<Conclusion>, over: &AtomicBool) {
-    if let Err(error) = send_all(&line, report, over) {
+pub fn send(line: Line, report: &Sender<Conclusion>, meters: &Meters, over: &AtomicBool) {
+    if let Err(error) = send_all(&line, report, meters, over) {
         let sentence = format!("nothing is sent to {}: {error:#}", line.identity.server);
         tell(report, sentence, json!({"server": line.identity.server}));
     }
 }
 
-fn send_all(line: &Line, report: &Sender<Conclusion>, over: &AtomicBool) -> Result<()> {
+fn send_all(
+    line: &Line,
+    report: &Sender<Conclusion>,
+    meters: &Meters,
+    over: &AtomicBool,
+) -> Result<()> {
     let server = Https::new(&line.identity, PATIENCE)?;
     let log = LogReader::open(&line.log)?;
     let (epoch, _, acknowledged) = log.names()?;
@@ -98,7 +106,7 @@ fn send_all(line: &Line, report: &Sender<Conclusion>, over: &AtomicBool) -> Resu
     let sender = uplink::Sender { device, epoch };
     let options = line.options.clone();
     let mut uplink = Uplink::new(sender, server, outbox, options, acknowledged, Duration::ZERO);
-    let mut dice = Dice(RandomState::new().hash_one(std::process::id()) | 1);
+    let mut dice = Dice::new();
     while !over.load(Ordering::Relaxed) {
         let wait = match uplink.step(begun.elapsed(), dice.next()) {
             Ok(wait) => wait,
@@ -107,6 +115,7 @@ fn send_all(line: &Line, report: &Sender<Conclusion>, over: &AtomicBool) -> Resu
                 LOG_TRIED_EVERY
             }
         };
+        meters.uplink(uplink.status());
         pause(wait, over);
     }
     let parted = Instant::now();
@@ -227,11 +236,16 @@ impl Outbox for Sent<'_> {
 }
 
 /// Chance, for waits that differ from camera to camera (Marsaglia's xorshift).
-struct Dice(u64);
+pub struct Dice(u64);
 
 impl Dice {
+    /// Differs from process to process.
+    pub fn new() -> Self {
+        Self(RandomState::new().hash_one(std::process::id()) | 1)
+    }
+
     /// From 0 to 1.
-    fn next(&mut self) -> f64 {
+    pub fn next(&mut self) -> f64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;

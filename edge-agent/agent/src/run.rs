@@ -7,10 +7,13 @@ use crate::{
     incidents::Thresholds,
     line::Line,
     listen::{Lines, Readable},
+    meters::{Counted, Meters},
+    mirror::Mirroring,
     parts,
+    scrape::Scraped,
     signs::Signs,
     tend::Alarmed,
-    watch::{self, Plan, Watched},
+    watch::{self, Outward, Plan, Watched},
 };
 use anyhow::{Context, Result, bail};
 use bundle::Bundle;
@@ -23,7 +26,11 @@ use std::{
     collections::HashSet,
     io,
     path::PathBuf,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
 };
 
 /// Watch cameras and record events.
@@ -64,6 +71,11 @@ pub fn run(mut config: Config, arguments: RunArguments) -> Result<()> {
     let bundle = parts::bundle(&config)?;
     let mut inquirer = parts::inquirer(&bundle, &config)?;
     let line = Line::of(&config)?;
+    let plan = plan(&config);
+    let scraped = match config.metrics.address().map_err(anyhow::Error::msg)? {
+        Some(address) => Some(Scraped::listen(address, plan.meters.clone())?),
+        None => None,
+    };
     let (store, recovery) = parts::store(&config)?;
     let (mut log, opened) = parts::log(&config.device.data_dir)?;
     tracing::debug!(?opened, "event log opened");
@@ -73,6 +85,7 @@ pub fn run(mut config: Config, arguments: RunArguments) -> Result<()> {
         Ok(left_open) => tracing::info!(left_open, "ended the events that a watch had left open"),
         Err(error) => tracing::warn!(%error, "cannot end the events that a watch had left open"),
     }
+    let mirroring = Mirroring::of(&config)?;
     let kept: HashSet<PinId> = log.pins()?.into_iter().map(PinId).collect();
     let orphans = store.orphan_pins(&kept)?;
 
@@ -81,8 +94,8 @@ pub fn run(mut config: Config, arguments: RunArguments) -> Result<()> {
     } else {
         Box::new(Readable(io::stdout()))
     };
-    let plan = plan(&config);
     let listener = alarmed(&config, &plan, listener);
+    let listener = Box::new(Counted { inner: listener, meters: plan.meters.clone() });
     let terms = terms(&config, &bundle, &inquirer);
     if !arguments.json {
         greet(&cameras, &terms);
@@ -90,7 +103,11 @@ pub fn run(mut config: Config, arguments: RunArguments) -> Result<()> {
         if let Some(line) = &line {
             println(&format!("reports to {}", line.describe()));
         }
+        if let Some(mirroring) = &mirroring {
+            println(&format!("tells {}", mirroring.describe()));
+        }
     }
+    plan.meters.decided_by(&terms.bundle, &terms.engine);
     let mut concluder = Concluder::new(&store, log, terms, listener);
     if !recovery.is_clean() {
         let sentence = format!(
@@ -110,8 +127,13 @@ pub fn run(mut config: Config, arguments: RunArguments) -> Result<()> {
     for state in &parts {
         report_part(state, &mut concluder)?;
     }
+    let over = Arc::new(AtomicBool::new(false));
+    let scraping = scraped.map(|scraped| scraped.serve(over.clone())).transpose()?;
     let (board, by) = (Some(board), &mut inquirer);
-    let tally = watch::watch(cameras, &plan, &store, by, &mut concluder, board, line, &stop)?;
+    let outward = Outward { line, mirroring };
+    let tally = watch::watch(cameras, &plan, &store, by, &mut concluder, board, outward, &stop)?;
+    over.store(true, Ordering::Relaxed);
+    scraping.map(thread::JoinHandle::join);
     close(&store)?;
     if !arguments.json {
         println(&format!(
@@ -150,6 +172,7 @@ pub fn plan(config: &Config) -> Plan {
         look_back_s: config.inquiry.look_back_s,
         settle_s: config.inquiry.settle_s,
         signs: Arc::new(Signs::new(config.cameras.len())),
+        meters: Arc::new(Meters::new(config.cameras.iter().map(|camera| &*camera.name))),
     }
 }
 

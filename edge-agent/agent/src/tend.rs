@@ -2,6 +2,7 @@
 
 use crate::{
     conclude::{Conclusion, Listener, Trouble},
+    meters::Meters,
     signs::Signs,
 };
 use crossbeam_channel::Sender;
@@ -22,7 +23,13 @@ use std::{
 
 /// Steps the board until the watch is `over`, then leaves its lines as they should be without an agent.
 /// Beside it the wall clock is watched: it is of the device, not of one of its cameras.
-pub fn tend(mut board: LinuxBoard, signs: &Signs, report: &Sender<Conclusion>, over: &AtomicBool) {
+pub fn tend(
+    mut board: LinuxBoard,
+    signs: &Signs,
+    meters: &Meters,
+    report: &Sender<Conclusion>,
+    over: &AtomicBool,
+) {
     let mut drift = Drift::default();
     while !over.load(Ordering::Relaxed) {
         let clocks = SystemClock.now();
@@ -35,9 +42,13 @@ pub fn tend(mut board: LinuxBoard, signs: &Signs, report: &Sender<Conclusion>, o
         let now = millis(clocks);
         let asked = board.step(now, &signs.told(now));
         signs.throttle(asked.throttle);
+        meters.throttle(asked.throttle);
         // Where the log is held up events wait in the board, which must not wait for anything.
         while !report.is_full() {
             let Some(event) = board.next_event() else { break };
+            if let What::Throttle { to, .. } = event.what {
+                meters.heat(to);
+            }
             let _ = report.send(Conclusion::Trouble(told(&event)));
         }
         if let (false, Some(sentence)) = (report.is_full(), board.next_trouble()) {

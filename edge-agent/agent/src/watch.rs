@@ -13,6 +13,8 @@ use crate::{
     conclude::{Concluder, Conclusion, Trouble},
     docket::{Cause, Docket, Order},
     line::{Line, send},
+    meters::Meters,
+    mirror::{Mirroring, mirror},
     noted::Noted,
     sight::Sight,
     signs::{Part, Signs},
@@ -64,6 +66,17 @@ pub struct Plan {
     pub settle_s: f64,
     /// Where the threads show that they live.
     pub signs: Arc<Signs>,
+    /// Where they count what they do.
+    pub meters: Arc<Meters>,
+}
+
+/// Who is told of what was committed, beside those who listen here.
+#[derive(Default)]
+pub struct Outward {
+    /// The fleet server.
+    pub line: Option<Line>,
+    /// An MQTT broker.
+    pub mirroring: Option<Mirroring>,
 }
 
 /// What was done while watching.
@@ -100,7 +113,7 @@ const LIFE_SIGN_EVERY: Duration = Duration::from_secs(1);
 const SYNC_EVERY: Duration = Duration::from_secs(5);
 
 /// Watches `cameras` until all have ended or `stop` is set. What is under way is finished. The board, if
-/// there is one, is tended meanwhile, and what is committed goes over the line, if there is one.
+/// there is one, is tended meanwhile, and what is committed goes outward.
 #[expect(
     clippy::too_many_arguments,
     reason = "these are the rooms of the path, and each is used once"
@@ -112,7 +125,7 @@ pub fn watch(
     inquirer: &mut Inquirer,
     concluder: &mut Concluder<'_>,
     board: Option<LinuxBoard>,
-    line: Option<Line>,
+    outward: Outward,
     stop: &AtomicBool,
 ) -> anyhow::Result<Tally> {
     let live = cameras.iter().any(|c| c.pace == Pace::Live);
@@ -121,41 +134,52 @@ pub fn watch(
     let docket = Shared::new(Docket::new(before, after, INQUIRIES_QUEUED, order));
     let (dropped, lost) = (AtomicU64::new(0), AtomicU64::new(0));
     let normals: Vec<String> = cameras.iter().map(|c| c.normal.clone()).collect();
-    let (signs, over) = (&*plan.signs, &AtomicBool::new(false));
+    let (signs, meters, over) = (&*plan.signs, &*plan.meters, &AtomicBool::new(false));
+    let Outward { line, mirroring } = outward;
     let mut tally = thread::scope(|scope| {
         let (captured, to_keep) = bounded::<Seen>(FRAMES_QUEUED);
         let (kept, to_gate) = bounded::<Seen>(FRAMES_GATED);
         let (concluded, to_conclude) = bounded::<Conclusion>(CONCLUSIONS_QUEUED);
         for camera in cameras {
             let (to, from) = (captured.clone(), to_keep.clone());
-            let queue = Queue { to, from, dropped: &dropped, lost: &lost };
+            let queue = Queue { to, from, dropped: &dropped, lost: &lost, meters };
             let report = concluded.clone();
             scope.spawn(move || capture(camera, &queue, &report, signs, stop));
         }
         drop(captured);
         if let Some(board) = board {
             let report = concluded.clone();
-            scope.spawn(move || tend(board, signs, &report, over));
+            scope.spawn(move || tend(board, signs, meters, &report, over));
         }
         if let Some(line) = line {
             let report = concluded.clone();
-            scope.spawn(move || send(line, &report, over));
+            scope.spawn(move || send(line, &report, meters, over));
+        }
+        if let Some(mirroring) = mirroring {
+            let report = concluded.clone();
+            scope.spawn(move || mirror(mirroring, &report, meters, over));
         }
         let keeper = {
             let report = concluded.clone();
-            scope.spawn(move || keep(store, to_keep, kept, &report, signs))
+            scope.spawn(move || keep(store, to_keep, kept, &report, plan))
         };
         let report = concluded.clone();
         let docket = &docket;
         scope.spawn(move || gate(plan, to_gate, docket, &report));
         let inquiries = scope.spawn(move || {
-            let made = inquire(docket, inquirer, store, &normals, concluded, signs, stop);
-            over.store(true, Ordering::Relaxed);
+            let made = inquire(docket, inquirer, store, &normals, &concluded, plan, stop);
+            // The last that is concluded of what was seen: what is open then has ended.
+            let _ = concluded.send(Conclusion::Over);
             made
         });
-        for conclusion in to_conclude {
-            concluder.conclude(conclusion)?;
-        }
+        let concluded = to_conclude.into_iter().try_for_each(|conclusion| {
+            let last = matches!(conclusion, Conclusion::Over);
+            let done = concluder.conclude(conclusion);
+            // Those who tell it outward go on until all of it is there to be told.
+            over.fetch_or(last || done.is_err(), Ordering::Relaxed);
+            done
+        });
+        concluded?;
         let frames = keeper.join().unwrap_or(0);
         let inquiries = inquiries.join().unwrap_or(0);
         anyhow::Ok(Tally { frames, inquiries, ..Tally::default() })
@@ -192,6 +216,7 @@ fn capture(
         signs.fared(part, captured.is_ok());
         let noticed = watched.camera.noticed();
         queue.lost.fetch_add(noticed.frames_lost, Ordering::Relaxed);
+        queue.meters.lost(id, noticed.frames_lost);
         noted.add(noticed);
         // There may be a frame in hand: what cannot be told without waiting is told later.
         while !report.is_full()
@@ -201,6 +226,7 @@ fn capture(
         }
         match captured {
             Ok(Capture::Frame(frame)) => {
+                queue.meters.captured(id);
                 if !queue.put(Seen { camera: id, pace, frame: Some(frame) }) {
                     break;
                 }
@@ -235,10 +261,12 @@ fn keep(
     frames: Receiver<Seen>,
     gate: Sender<Seen>,
     report: &Sender<Conclusion>,
-    signs: &Signs,
+    plan: &Plan,
 ) -> u64 {
+    let Plan { signs, meters, .. } = plan;
     let (mut stored, mut failing) = (0, false);
     let mut synced = Instant::now();
+    meters.store(&store.stats());
     loop {
         signs.fared(Part::Keep, !failing);
         let seen = match frames.recv_timeout(LIFE_SIGN_EVERY) {
@@ -253,6 +281,7 @@ fn keep(
                 let trouble = Trouble::Store { sentence: error.to_string() };
                 let _ = report.send(Conclusion::Trouble(trouble));
             }
+            meters.store(&store.stats());
         }
         if let Some(frame) = &seen.frame {
             match store.append(seen.camera, frame) {
@@ -348,6 +377,7 @@ fn gate(plan: &Plan, frames: Receiver<Seen>, docket: &Shared, report: &Sender<Co
                 WakeReason::Patrol => Cause::Patrol,
                 WakeReason::Saliency => Cause::Wake,
             };
+            plan.meters.wake(cause);
             open.wake(*camera, wake.at, wake.saliency, cause);
         }
         open.advance(*camera, frame.media_time);
@@ -381,10 +411,11 @@ fn inquire(
     inquirer: &mut Inquirer,
     store: &FrameStore,
     normals: &[String],
-    conclude: Sender<Conclusion>,
-    signs: &Signs,
+    conclude: &Sender<Conclusion>,
+    plan: &Plan,
     stop: &AtomicBool,
 ) -> u64 {
+    let Plan { signs, meters, .. } = plan;
     let mut done = 0;
     loop {
         let mut open = docket.lock();
@@ -401,6 +432,7 @@ fn inquire(
         };
         let given_up = open.take_given_up();
         docket.given_up.fetch_add(given_up, Ordering::Relaxed);
+        meters.given_up(given_up);
         docket.changed.notify_all();
         drop(open);
         if given_up > 0 {
@@ -425,6 +457,7 @@ fn inquire(
         let begun = Instant::now();
         let answer = inquirer.inquire(&footage, &request);
         let took = begun.elapsed();
+        meters.inquired(took);
         signs.inquiring(false);
         let conclusion = match answer {
             Ok(report) => {
@@ -464,6 +497,7 @@ struct Queue<'a> {
     dropped: &'a AtomicU64,
     /// Of the frames that never came to the queue.
     lost: &'a AtomicU64,
+    meters: &'a Meters,
 }
 
 impl Queue<'_> {
@@ -484,6 +518,7 @@ impl Queue<'_> {
                             let _ = self.to.send(oldest);
                         } else {
                             self.dropped.fetch_add(1, Ordering::Relaxed);
+                            self.meters.dropped(oldest.camera);
                         }
                     }
                     seen = again;

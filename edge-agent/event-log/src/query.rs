@@ -244,6 +244,42 @@ pub(crate) fn incident_after(conn: &Connection, id: &str) -> rusqlite::Result<Op
     .optional()
 }
 
+/// The event with the lowest seq above `after`; up to seq `floor` only one that is not over.
+pub(crate) fn changed_after(
+    conn: &Connection,
+    after: u64,
+    floor: u64,
+) -> rusqlite::Result<Option<EventRow>> {
+    let [after, floor] = [after, floor].map(|n| i64::try_from(n).unwrap_or(i64::MAX));
+    conn.prepare_cached(
+        "SELECT * FROM event
+         WHERE seq > ?1 AND (seq > ?2 OR (kind = 'incident' AND phase <> 'end'))
+         ORDER BY seq LIMIT 1",
+    )?
+    .query_row([after, floor], |row| event_row(conn, row))
+    .optional()
+}
+
+/// How many events are over, or of the device itself, and have a seq above `after`, up to `until`.
+pub(crate) fn over_between(conn: &Connection, after: u64, until: u64) -> rusqlite::Result<u64> {
+    let between = [after, until].map(|n| i64::try_from(n).unwrap_or(i64::MAX));
+    conn.query_row(
+        "SELECT count(*) FROM event
+         WHERE seq > ?1 AND seq <= ?2 AND (kind = 'health' OR phase = 'end')",
+        between,
+        |row| row.get(0),
+    )
+}
+
+/// The seq up to which all events reach but the `newest` that changed last; 0 if there are no others.
+pub(crate) fn floor(conn: &Connection, newest: u64) -> rusqlite::Result<u64> {
+    let newest = i64::try_from(newest).unwrap_or(i64::MAX);
+    conn.prepare_cached("SELECT seq FROM event ORDER BY seq DESC LIMIT 1 OFFSET ?")?
+        .query_row([newest], |row| row.get(0))
+        .optional()
+        .map(|seq| seq.unwrap_or(0))
+}
+
 pub(crate) fn state(conn: &Connection, key: &str) -> rusqlite::Result<Option<String>> {
     conn.query_row("SELECT value FROM state WHERE key = ?", [key], |row| row.get(0)).optional()
 }

@@ -97,6 +97,36 @@ impl LogReader {
             .map_err(|e| LogError::from_sqlite(&self.path, "read events", e))
     }
 
+    /// The event, as it stands, whose newest change has the lowest seq above `after`. Up to seq
+    /// `floor` only incidents that are not over count: what is told of them is still news.
+    ///
+    /// # Errors
+    /// Failures of SQLite.
+    pub fn changed_after(&self, after: u64, floor: u64) -> Result<Option<EventRow>, LogError> {
+        query::changed_after(&self.conn, after, floor)
+            .map_err(|e| LogError::from_sqlite(&self.path, "read events", e))
+    }
+
+    /// How many events whose newest change has a seq above `after`, up to `until`, are over, or of the
+    /// device itself.
+    ///
+    /// # Errors
+    /// Failures of SQLite.
+    pub fn over_between(&self, after: u64, until: u64) -> Result<u64, LogError> {
+        query::over_between(&self.conn, after, until)
+            .map_err(|e| LogError::from_sqlite(&self.path, "count events", e))
+    }
+
+    /// The seq up to which all events reach but the `newest` that changed last; 0 if there are no
+    /// others.
+    ///
+    /// # Errors
+    /// Failures of SQLite.
+    pub fn floor(&self, newest: u64) -> Result<u64, LogError> {
+        query::floor(&self.conn, newest)
+            .map_err(|e| LogError::from_sqlite(&self.path, "read events", e))
+    }
+
     /// As [`EventLog::state_get`](crate::EventLog::state_get).
     ///
     /// # Errors

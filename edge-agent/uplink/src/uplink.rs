@@ -129,6 +129,8 @@ pub struct Status {
     pub failures: u64,
     /// The highest seq that the server has acknowledged.
     pub acknowledged: u64,
+    /// The newest seq that there is, when it was last looked up.
+    pub newest: u64,
 }
 
 /// After so many failures in a row people are told that the line is down.
@@ -210,6 +212,7 @@ impl<S: Server, O: Outbox> Uplink<S, O> {
     /// If the outbox cannot be read or written. The server's failures are waited out.
     pub fn step(&mut self, now: Duration, dice: f64) -> Result<Duration, O::Error> {
         let waiting = self.outbox.waiting(self.plan.cursor(), self.options.batch)?;
+        self.status.newest = waiting.newest;
         let chosen: Vec<Outgoing> =
             self.plan.next(&waiting, self.batch).into_iter().cloned().collect();
         let exchanged = if chosen.is_empty() {

@@ -14,7 +14,7 @@ use crate::{
     conclude::{Concluder, Listener},
     config::Config,
     parts, run,
-    watch::{self, Pace, Plan, Watched},
+    watch::{self, Outward, Pace, Plan, Watched},
 };
 use anyhow::{Result, ensure};
 use bundle::Bundle;
@@ -142,7 +142,9 @@ pub(super) fn watched<C: Camera + 'static>(
     let cameras = vec![Watched { id: CameraId(0), camera, pace, normal: String::new() }];
 
     let (begun, before_ms) = (Instant::now(), cpu_ms());
-    let tally = watch::watch(cameras, &plan, &store, inquirer, &mut concluder, None, None, &over)?;
+    let outward = Outward::default();
+    let tally =
+        watch::watch(cameras, &plan, &store, inquirer, &mut concluder, None, outward, &over)?;
     store.close()?;
     let (cpu_ms, wall_ms) = (cpu_ms() - before_ms, begun.elapsed().as_secs_f64() * 1e3);
     ensure!(tally.inquiries == 0, "{} inquiries were made while watching", tally.inquiries);

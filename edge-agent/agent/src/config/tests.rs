@@ -29,6 +29,8 @@ fn every_key_of_the_printed_default_is_explained() {
     for (i, line) in keys.filter(|(_, line)| !line.starts_with('#')) {
         let (key, value) = line.split_once(" = ").unwrap();
         let other = match value {
+            _ if key == "broker" => "\"mqtt://x\"".into(),
+            _ if key == "listen" => "\"127.0.0.1:1\"".into(),
             "false" => "true".into(),
             "true" => "false".into(),
             "\"network\"" => "\"background\"".into(),
@@ -110,7 +112,7 @@ fn every_mistake_is_named_with_its_line_and_what_would_be_right() {
         (
             "[qqq]\n",
             "line 1: there is no section [qqq]; there are device, camera, store, sentinel, inquiry, \
-             events, uplink, board, log",
+             events, uplink, mqtt, metrics, board, log",
         ),
         (
             "threads = 2",
@@ -184,6 +186,41 @@ fn every_mistake_is_named_with_its_line_and_what_would_be_right() {
             "line 1, [store]: bytes_max_mb must be at least four times segment_mb",
         ),
         ("[sentinel]\nrest_at = 0.9\n", "line 1, [sentinel]: rest_at must not exceed wake_at"),
+        (
+            "[mqtt]\nbroker = 'tcp://x'",
+            "line 1, [mqtt]: broker: 'tcp://x' is no MQTT broker (it begins with neither mqtt:// nor \
+             mqtts://): write it as mqtt://HOST, mqtts://HOST or with :PORT",
+        ),
+        (
+            "[mqtt]\nbroker = 'mqtt://olga:secret@x'",
+            "line 1, [mqtt]: broker: '…@x' is no MQTT broker (user and password stand in username and \
+             password_file): write it as mqtt://HOST, mqtts://HOST or with :PORT",
+        ),
+        (
+            "[mqtt]\nbroker = 'mqtt://x'\nprefix = 'a/#'",
+            "line 1, [mqtt]: prefix must not contain + or # or control characters",
+        ),
+        (
+            "[mqtt]\nbroker = 'mqtt://x'\ndiscovery = '/ha'",
+            "line 1, [mqtt]: discovery must be levels with one / between them",
+        ),
+        (
+            "[mqtt]\nbroker = 'mqtt://x'\npassword_file = '/x'",
+            "line 1, [mqtt]: a password_file needs a username",
+        ),
+        (
+            "[mqtt]\nbroker = 'mqtts://x'\nkey = '/x'",
+            "line 1, [mqtt]: certificate and key belong together: give both or none",
+        ),
+        (
+            "[mqtt]\nbroker = 'mqtt://x'\nkey = '/x'\ncertificate = '/y'",
+            "line 1, [mqtt]: a certificate needs a broker of the form mqtts://HOST",
+        ),
+        (
+            "[metrics]\nlisten = '9464'",
+            "line 1, [metrics]: listen is \"9464\", it must be an address and a port, such as \
+             \"127.0.0.1:9464\"",
+        ),
         (
             "[events]\nnotice_at = 0.9\nalert_at = 0.5",
             "line 1, [events]: notice_at must not exceed alert_at",

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use uplink::Identity;
+use uplink::{Broker, Identity, Mqtt, Topics};
 
 /// What the event log may take on disk beside footage and evidence.
 const LOG_BYTES: u64 = 64 << 20;
@@ -113,6 +113,35 @@ pub(super) fn fleet_server(identity: &Path, log: &Path) -> Check {
             Check::ok(NAME, format!("{who}; {waiting} changes of events wait for it"))
         }
         Err(error) => Check::fail(NAME, error.to_string(), "enrol the device anew"),
+    }
+}
+
+/// Whether the broker answers and takes this device; a running agent keeps its own connection.
+pub(super) fn mqtt_broker(config: &Config) -> Check {
+    const NAME: &str = "mqtt broker";
+    if !config.mqtt.is_on() {
+        return Check::ok(NAME, "none: events are told to none ([mqtt] broker names one)");
+    }
+    let topics = Topics::new(&config.mqtt.prefix, &config.device.name);
+    let id = format!("{}-doctor", topics.client_id());
+    let broker = Mqtt::new(&config.mqtt.access(), &id, None);
+    let connected = broker.and_then(|mut broker| {
+        broker.connect()?;
+        broker.close();
+        Ok(())
+    });
+    match connected {
+        Ok(()) => {
+            let (url, root) = (&config.mqtt.broker, topics.root());
+            Check::ok(NAME, format!("{url} answers; events are told under {root}/event"))
+        }
+        Err(error) if error.is_lasting() => {
+            Check::fail(NAME, error.to_string(), "mend that, or take [mqtt] broker out")
+        }
+        Err(error) => {
+            let remedy = "nothing, if the broker is only away: what waits is told when it is back";
+            Check::warn(NAME, error.to_string(), remedy)
+        }
     }
 }
 

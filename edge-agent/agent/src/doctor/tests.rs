@@ -336,3 +336,20 @@ fn a_device_without_a_server_is_sound_and_one_with_a_damaged_identity_is_not() {
     std::fs::write(identity.join("device.json"), "{").unwrap();
     says(&fleet_server(&identity, &log), Status::Fail, "device.json' is damaged");
 }
+
+#[test]
+fn a_broker_is_asked_for_and_what_is_wrong_with_it_is_told() {
+    let with = |broker: &str, password_file: &str| {
+        let mut config = Config::default();
+        config.mqtt.broker = broker.into();
+        config.mqtt.username = "olga".into();
+        config.mqtt.password_file = password_file.into();
+        config
+    };
+    says(&mqtt_broker(&with("", "")), Status::Ok, "none");
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = mqtt_broker(&with(&format!("mqtt://{closed}"), ""));
+    says(&nobody, Status::Warn, "cannot reach the MQTT broker mqtt://127.0.0.1:");
+    let no_file = mqtt_broker(&with("mqtt://127.0.0.1", "/no/such/file"));
+    says(&no_file, Status::Fail, "[mqtt] password_file '/no/such/file' cannot be read");
+}

@@ -302,3 +302,29 @@ fn a_reader_sees_whole_events_in_order_while_the_writer_goes_on() {
     });
     assert!(LogReader::open(&path).unwrap().check().unwrap().is_empty());
 }
+
+#[test]
+fn a_reader_finds_what_changed_and_below_a_floor_only_what_goes_on() {
+    let dir = tempdir().unwrap();
+    let path = dir.path().join("events.sqlite");
+    let (mut log, _) = open(&path);
+    let [ended, goes_on] =
+        [1.0, 2.0].map(|s| log.record(&incident(Level::Notice, s), at(0)).unwrap());
+    log.update(&ended, &incident(Level::Notice, 1.0), Phase::End).unwrap();
+    log.health("clock", "The clock was set.", json!({}), at(3)).unwrap();
+    let newest = log.record(&incident(Level::Alert, 4.0), at(4)).unwrap();
+    let reader = LogReader::open(&path).unwrap();
+    let after = |seq, floor| reader.changed_after(seq, floor).unwrap().map(|row| (row.seq, row.id));
+    // Seqs: 1 was superseded by 3, the end of the first incident.
+    assert_eq!(after(0, 0), Some((2, goes_on.clone())));
+    assert_eq!(after(2, 0), Some((3, ended)));
+    assert_eq!(after(3, 0).map(|(seq, _)| seq), Some(4));
+    assert_eq!(after(0, 5), Some((2, goes_on)));
+    assert_eq!(after(2, 4), Some((5, newest.clone())));
+    assert_eq!(after(2, 5), Some((5, newest)), "it goes on too");
+    assert_eq!(after(5, 0), None);
+    let over = |after, until| reader.over_between(after, until).unwrap();
+    assert_eq!((over(0, 5), over(3, 5), over(2, 3), over(4, 5)), (2, 1, 1, 0));
+    let floor = |newest| reader.floor(newest).unwrap();
+    assert_eq!((floor(0), floor(1), floor(3), floor(4), floor(u64::MAX)), (5, 4, 2, 0, 0));
+}
