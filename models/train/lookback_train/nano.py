@@ -74,6 +74,13 @@ def main() -> None:
         "with its tokenizer; of `sentinel`: the folder of a network, to go on from it with the "
         "last cycle alone",
     )
+    parser.add_argument(
+        "--keep",
+        type=float,
+        default=0.0,
+        help="of `sft --init BUNDLE`: share of the weights that it began with in those that are "
+        "written, 0 to 1: between both a policy often does what either does (default: 0)",
+    )
     parser.add_argument("--learning-rate", type=float, default=sft.LEARNING_RATE)
     parser.add_argument("--idpo-rounds", type=int)
     parser.add_argument("--idpo-windows", type=int, help="for each round")
@@ -111,6 +118,10 @@ def main() -> None:
         return
     if given.command in ("idpo", "sft") and given.out.resolve() == given.bundle.resolve():
         raise SystemExit(f"{given.out} is where it begins: name another folder with --out")
+    if not 0.0 <= given.keep <= 1.0:
+        raise SystemExit(f"--keep {given.keep}: a share, from 0 to 1")
+    if given.keep > 0.0 and not (given.command == "sft" and given.init and given.init.is_dir()):
+        raise SystemExit("--keep needs `sft` and a bundle to keep of: name it with --init")
     plan = PLANS["tiny" if given.tiny else "full"]
     plan = Plan(
         given.perception_steps or plan.perception_steps,
@@ -140,6 +151,7 @@ def main() -> None:
             given.learning_rate,
             given.passive,
             only_lessons=given.until == "lessons",
+            keep=given.keep,
         )
         print(f"bundle written to {given.out}", flush=True)
         return

@@ -7,11 +7,12 @@ which the policy of the bundle goes its own way.
 
 from __future__ import annotations
 
+import copy
 import tomllib
 from pathlib import Path
 
 from . import examples, oracle, sft, tokens
-from .decoder import Shape, part
+from .decoder import Decoder, Shape, part
 from .export import with_decoder
 
 LESSONS = oracle.TRAIN + 640_000
@@ -32,8 +33,11 @@ def train(
     peak: float,
     passive: bool,
     only_lessons: bool = False,
+    keep: float = 0.0,
 ) -> None:
     """Trains a decoder of `seed` for `steps`, from `init` or from nothing; writes and seals `out`.
+
+    `keep` is the share of the bundle `init` in the weights that are written ([`between`]).
 
     `programs` are `lookback-oracle` and `lookback-bundle`; `amount` is the number of shards of
     lessons, of those in which the policy goes its own way, and of lessons in each. Lessons are kept
@@ -76,4 +80,19 @@ def train(
     )
     for renderer in renderers:
         renderer.terminate()
-    with_decoder(bundle, policy.decoder, sealer, out)
+    decoder = policy.decoder
+    if keep > 0.0 and init is not None:
+        decoder = between(Decoder.of_bundle(init), decoder, keep)
+    with_decoder(bundle, decoder, sealer, out)
+
+
+def between(before: Decoder, after: Decoder, keep: float) -> Decoder:
+    """A decoder whose weights lie between those of two, `keep` of them those of `before`.
+
+    After a short training from the one to the other it often does what both do, and forgets less
+    (Wortsman et al., Robust fine-tuning of zero-shot models, 2022).
+    """
+    mixed, old = copy.deepcopy(after), before.state_dict()
+    new = after.state_dict()
+    mixed.load_state_dict({name: keep * old[name] + (1 - keep) * new[name] for name in new})
+    return mixed

@@ -62,3 +62,13 @@ def test_tiny_training_ends_in_a_bundle_that_verifies(tmp_path: Path) -> None:
     assert different == {"decoder"}
     verified = subprocess.run([verifier, "verify", str(twin)], capture_output=True, text=True)
     assert verified.returncode == 0, verified.stderr
+
+    # What is kept of the one that it began with is in what is written: here all of it.
+    command += ["--init", str(out), "--keep", "1"]
+    run = subprocess.run(command, cwd=ROOT / "models/train", capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-3000:]
+    kept = tomllib.loads((twin / "bundle.toml").read_text())["parts"]
+    assert kept == parts[0]
+    refused = [*command[:-2], "--keep", "1.5"]
+    run = subprocess.run(refused, cwd=ROOT / "models/train", capture_output=True, text=True)
+    assert run.returncode != 0 and "--keep 1.5: a share" in run.stderr
