@@ -26,12 +26,12 @@ pub const EVIDENCE_SENT: &str = "uplink evidence";
 
 /// No request takes longer: a line that carries a batch in less is none.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How often a pause is looked up from.
-const GLANCE: Duration = Duration::from_millis(100);
+/// How often a pause is looked up from; here, and by the mirror.
+pub const GLANCE: Duration = Duration::from_millis(100);
 /// When the watch is over, so long what waits is still sent if the line is good.
-const FAREWELL: Duration = Duration::from_secs(10);
+pub const FAREWELL: Duration = Duration::from_secs(10);
 /// Between two tries where the log cannot be read.
-const LOG_TRIED_EVERY: Duration = Duration::from_secs(60);
+pub const LOG_TRIED_EVERY: Duration = Duration::from_secs(60);
 
 /// A device that has a server, and its log and store.
 pub struct Line {

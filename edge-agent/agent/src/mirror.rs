@@ -3,7 +3,7 @@
 use crate::{
     conclude::{Conclusion, Trouble},
     config::Config,
-    line::{Delivered, Dice},
+    line::{Delivered, Dice, FAREWELL, GLANCE, LOG_TRIED_EVERY},
     meters::Meters,
     parts,
 };
@@ -19,13 +19,6 @@ use uplink::{Greeting, Journal, Message, Mirror, MirrorStatus, Mqtt, Remark, Tol
 
 /// Where the log remembers what the broker was told.
 pub const MIRRORED: &str = "mqtt mirror";
-
-/// How often a pause is looked up from.
-const GLANCE: Duration = Duration::from_millis(100);
-/// When the watch is over, so long what waits is still told if the broker is there.
-const FAREWELL: Duration = Duration::from_secs(10);
-/// Between two tries where the log cannot be read.
-const LOG_TRIED_EVERY: Duration = Duration::from_secs(60);
 
 /// A device with a broker, and its log.
 pub struct Mirroring {

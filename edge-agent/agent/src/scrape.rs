@@ -9,7 +9,7 @@ use http_body_util::Full;
 use hyper::{
     Method, Request, Response, StatusCode,
     body::{Bytes, Incoming},
-    header::{ALLOW, CONTENT_TYPE},
+    header::{ALLOW, CONTENT_TYPE, HeaderValue},
     server::conn::http1,
     service::service_fn,
 };
@@ -41,6 +41,8 @@ const CONNECTION: Duration = Duration::from_secs(10);
 const HEAD_BYTES_MAX: usize = 16 << 10;
 /// How often the end of the watch is looked up.
 const GLANCE: Duration = Duration::from_millis(100);
+/// What Prometheus takes the page for.
+const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 /// After an error of the listener itself, such as too many open files.
 const AFTER_ERROR: Duration = Duration::from_millis(200);
 
@@ -121,15 +123,14 @@ fn answer(request: &Request<Incoming>, meters: &Meters) -> Response<Full<Bytes>>
     let text = |status, text: String| {
         let mut response = Response::new(Full::from(text));
         *response.status_mut() = status;
-        let plain = "text/plain; version=0.0.4; charset=utf-8";
-        response.headers_mut().insert(CONTENT_TYPE, plain.parse().expect("it is a header"));
+        response.headers_mut().insert(CONTENT_TYPE, PLAIN);
         response
     };
     match (request.uri().path(), request.method()) {
         ("/metrics", &Method::GET | &Method::HEAD) => text(StatusCode::OK, meters.text()),
         ("/metrics", _) => {
             let mut refusal = text(StatusCode::METHOD_NOT_ALLOWED, "GET it\n".to_owned());
-            refusal.headers_mut().insert(ALLOW, "GET, HEAD".parse().expect("it is a header"));
+            refusal.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             refusal
         }
         _ => text(StatusCode::NOT_FOUND, "numbers are at /metrics\n".to_owned()),

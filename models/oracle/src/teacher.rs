@@ -170,22 +170,20 @@ impl Teacher {
     /// What was there from the first moment on comes last, since it may have begun before all that
     /// is held.
     fn suspect(&self) -> Option<(usize, Seen)> {
-        let open: Vec<(usize, Seen, Option<f64>)> = (0..self.stories.len())
-            .filter(|&i| !self.stories[i].given_up && !self.shown(&self.stories[i]))
-            .filter_map(|i| Some((i, self.first_in_state(&self.stories[i])?)))
-            .map(|(i, first)| (i, first, self.seen_before(first).map(|before| first.t - before)))
-            .collect();
-        let narrowest = open.iter().filter_map(|o| o.2).fold(f64::INFINITY, f64::min);
-        let narrow =
-            |o: &&(usize, Seen, Option<f64>)| o.2.is_some_and(|gap| gap < narrowest + ABOUT_S);
-        let earliest = |a: &&(usize, Seen, Option<f64>), b: &&(usize, Seen, Option<f64>)| {
-            a.1.t.total_cmp(&b.1.t)
+        let open = || {
+            let sought = |s: &Known| !s.given_up && !self.shown(s);
+            let known = self.stories.iter().enumerate().filter(move |(_, s)| sought(s));
+            known.filter_map(|(i, s)| Some((i, self.first_in_state(s)?)))
         };
-        let chosen = open.iter().filter(narrow).min_by(earliest);
-        chosen.or_else(|| open.iter().min_by(earliest)).map(|&(i, first, _)| (i, first))
+        let gap =
+            |first: Seen| self.seen_before(first).map_or(f64::INFINITY, |before| first.t - before);
+        let narrowest = open().map(|(_, first)| gap(first)).fold(f64::INFINITY, f64::min);
+        open()
+            .filter(|(_, first)| gap(*first) <= narrowest + ABOUT_S)
+            .min_by(|a, b| a.1.t.total_cmp(&b.1.t))
     }
 
-    /// The newest moment seen before `first`.
+    /// The newest moment seen before `first`, in seconds.
     fn seen_before(&self, first: Seen) -> Option<f64> {
         self.seen.iter().rev().map(|s| s.t).find(|t| *t < first.t - 0.05)
     }

@@ -170,6 +170,8 @@ def watch(tiny: bool, work: Path, out: Path, seed: int, init: Path | None) -> No
     work.mkdir(parents=True, exist_ok=True)
     plan = sentinel.PLANS["tiny" if tiny else "full"]
     binary = rust_program("lookback-oracle")
+    if init is not None and not (init / gate.MODEL).exists():
+        raise SystemExit(f"there is no {init / gate.MODEL} to go on from: --init names its folder")
     network = sentinel.train(binary, work / "sentinel.pt", plan, seed, init)
     print(sentinel.measure(binary, network, oracle.VAL, plan.val_windows), flush=True)
     gate.write(network, out)
