@@ -216,9 +216,14 @@ impl<S: Server, O: Outbox> Uplink<S, O> {
         let chosen: Vec<Outgoing> =
             self.plan.next(&waiting, self.batch).into_iter().cloned().collect();
         let exchanged = if chosen.is_empty() {
+            let before = self.plan.cursor();
             let (plan, acknowledged) = std::mem::take(&mut self.plan).settled(&waiting);
             self.plan = plan;
             self.acknowledge(acknowledged)?;
+            if self.plan.cursor() > before {
+                // All that was read had overtaken already: what comes after it was not read yet.
+                return Ok(Duration::ZERO);
+            }
             self.send_evidence(now)?
         } else {
             self.send_events(&waiting, &chosen, now)?

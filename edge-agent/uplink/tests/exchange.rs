@@ -459,6 +459,19 @@ fn a_line_with_a_budget_is_not_overdrawn_but_for_alerts() {
     assert_eq!(fleet.borrow().committed(), 41);
 }
 
+/// At the end of a watch whoever has nothing to do goes: it must not say so while something waits.
+#[test]
+fn what_waits_behind_a_batch_of_alerts_that_overtook_is_sent_before_it_rests() {
+    let (device, fleet) = (Device::new(), Rc::<RefCell<Fleet>>::default());
+    let batch = small().batch;
+    for level in [vec![Level::Info; batch], vec![Level::Alert; batch], vec![Level::Info]].concat() {
+        device.borrow_mut().record(level, "x");
+    }
+    run(&mut connect(&device, &fleet, small()));
+    assert_eq!(fleet.borrow().committed(), 2 * batch as u64 + 1);
+    assert_eq!(waiting(&device), Vec::<u64>::new());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
