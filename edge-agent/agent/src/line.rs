@@ -206,6 +206,13 @@ impl Outbox for Sent<'_> {
                 ),
                 "lying",
             ),
+            Notice::EvidenceWaits(failure) => (
+                format!(
+                    "pictures wait on the device, as the server does not take them: {failure}; \
+                     events get through"
+                ),
+                "evidence waits",
+            ),
         };
         tell(self.report, sentence, json!({"server": server, "line": what}));
         Ok(())

@@ -76,6 +76,8 @@ pub enum Notice {
         /// The newest seq that there is.
         newest: u64,
     },
+    /// Evidence is not taken for long, though events are.
+    EvidenceWaits(Failure),
 }
 
 /// How the line is used.
@@ -156,6 +158,10 @@ pub struct Uplink<S, O> {
     refusals: u32,
     /// The evidence in hand.
     sending: Option<Sending>,
+    /// When evidence is offered again, after the server did not take some: it may have no room for
+    /// pictures, or have had enough of this device's, and events must not wait for that.
+    evidence_from: Duration,
+    evidence_backoff: Backoff,
 }
 
 /// The evidence of one event on its way.
@@ -196,6 +202,8 @@ impl<S: Server, O: Outbox> Uplink<S, O> {
             batch: options.batch,
             refusals: 0,
             sending: None,
+            evidence_from: Duration::ZERO,
+            evidence_backoff: Backoff::new(options.backoff, options.backoff_cap),
             options,
         }
     }
@@ -224,7 +232,7 @@ impl<S: Server, O: Outbox> Uplink<S, O> {
                 // All that was read had overtaken already: what comes after it was not read yet.
                 return Ok(Duration::ZERO);
             }
-            self.send_evidence(now)?
+            self.send_evidence(now, dice)?
         } else {
             self.send_events(&waiting, &chosen, now)?
         };
@@ -308,8 +316,12 @@ impl<S: Server, O: Outbox> Uplink<S, O> {
     }
 
     /// Sends a piece of evidence, or asks what the server has of it.
-    fn send_evidence(&mut self, now: Duration) -> Result<Result<Duration, Failure>, O::Error> {
-        if !self.options.evidence {
+    fn send_evidence(
+        &mut self,
+        now: Duration,
+        dice: f64,
+    ) -> Result<Result<Duration, Failure>, O::Error> {
+        if !self.options.evidence || now < self.evidence_from {
             return Ok(Ok(self.options.poll));
         }
         if self.sending.is_none() {
@@ -350,10 +362,27 @@ impl<S: Server, O: Outbox> Uplink<S, O> {
             Ok(Had::Bytes(_)) | Err(Failure::Refused { status: 422, .. }) => object.had = Some(0),
             // It does not want this one, whatever we do; the events are what counts.
             Err(Failure::Refused { status: 400 | 413 | 415, .. }) => drop(sending.objects.pop()),
-            Err(failure) => return Ok(Err(failure)),
+            Err(failure @ Failure::Unreachable { .. }) => return Ok(Err(failure)),
+            Err(failure) => return self.evidence_failed(failure, now, dice).map(Ok),
         }
+        self.evidence_backoff.succeeded();
         self.went_well()?;
         Ok(Ok(Duration::ZERO))
+    }
+
+    /// The server answered, and did not take evidence: it is offered again later, alone.
+    fn evidence_failed(
+        &mut self,
+        failure: Failure,
+        now: Duration,
+        dice: f64,
+    ) -> Result<Duration, O::Error> {
+        self.status.failures += 1;
+        self.evidence_from = now + self.evidence_backoff.failed(dice, failure.retry_after());
+        if self.evidence_backoff.failures() == FAILURES_UNTIL_TOLD {
+            self.outbox.notice(Notice::EvidenceWaits(failure))?;
+        }
+        Ok(self.options.poll)
     }
 
     fn acknowledge(&mut self, seq: u64) -> Result<(), O::Error> {

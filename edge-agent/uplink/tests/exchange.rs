@@ -149,6 +149,8 @@ struct Fleet {
     refuses: Option<&'static str>,
     /// What it answers instead of the truth.
     claims: Option<u64>,
+    /// Whether it has room for evidence no more.
+    full: bool,
     /// What becomes of the next requests; then the line is good.
     line: Vec<Line>,
     requests: usize,
@@ -229,6 +231,10 @@ impl Server for Wire {
 
     fn append(&mut self, part: &Part<'_>) -> Result<Had, Failure> {
         self.carry(|fleet| {
+            if fleet.full {
+                let (server, retry_after) = ("the fleet".to_owned(), Some(HOUR));
+                return Err(Failure::Busy { server, status: 429, retry_after });
+            }
             let object = fleet.objects.entry(part.hash.to_owned()).or_default();
             if object.len() as u64 == part.offset {
                 object.extend_from_slice(part.bytes);
@@ -249,6 +255,8 @@ fn connect(
     let (wire, outbox) = (Wire(fleet.clone()), OfDevice(device.clone()));
     Uplink::new(sender, wire, outbox, options, acknowledged, Duration::ZERO)
 }
+
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// A wait that only an uplink with nothing left to do asks for.
 const AT_REST: Duration = Duration::from_millis(2001);
@@ -410,6 +418,38 @@ fn evidence_follows_its_event_and_is_taken_up_where_it_was_cut() {
     let sent = uplink.status().evidence_bytes;
     assert!((7500..=7500 + 2 * 1000).contains(&sent), "{sent}: a cut costs one piece");
     assert!(fleet.requests < 25, "{}", fleet.requests);
+}
+
+#[test]
+fn evidence_that_the_server_has_no_room_for_holds_up_no_event() {
+    let (device, fleet) = (Device::new(), Rc::<RefCell<Fleet>>::default());
+    device.borrow_mut().pictures = vec![vec![1; 2500]];
+    {
+        let mut device = device.borrow_mut();
+        let incident = incident(Level::Notice, "x", &device.pictures);
+        let id = device.log.record(&incident, at(0)).unwrap();
+        device.log.update(&id, &incident, Phase::End).unwrap();
+    }
+    fleet.borrow_mut().full = true;
+    let mut uplink = connect(&device, &fleet, small());
+    let mut now = Duration::ZERO;
+    for hour in 0..8u64 {
+        device.borrow_mut().record(Level::Info, "y");
+        for _ in 0..8 {
+            assert!(uplink.step(now, 0.5).unwrap() <= AT_REST, "it comes back for events");
+        }
+        assert_eq!(fleet.borrow().committed(), 3 + hour);
+        // The server asked for an hour, and chance adds its part.
+        now += 2 * HOUR;
+    }
+    assert!(fleet.borrow().requests <= 8 + 1 + 8 + 1, "an offer each time, and no more");
+    let notices = device.borrow().notices.clone();
+    assert!(matches!(&notices[..], [Notice::EvidenceWaits(_)]), "told once: {notices:?}");
+    fleet.borrow_mut().full = false;
+    for _ in 0..8 {
+        uplink.step(now, 0.5).unwrap();
+    }
+    assert_eq!(fleet.borrow().objects.len(), 1);
 }
 
 #[test]

@@ -151,6 +151,7 @@ impl Outbox for Shared {
             Notice::Lying { says, newest } => {
                 format!("the server says {says}, the newest is {newest}")
             }
+            Notice::EvidenceWaits(failure) => format!("pictures wait on the device: {failure}"),
         };
         let mut shelf = self.lock();
         shelf.open()?.0.health("uplink", &sentence, json!({}), now())?;
