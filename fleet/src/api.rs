@@ -6,7 +6,7 @@ mod events;
 mod evidence;
 mod refusal;
 
-pub use refusal::ApiError;
+pub use refusal::{ApiError, Away};
 
 use crate::authority::Authority;
 use crate::database::{Database, in_time};
@@ -32,8 +32,10 @@ pub struct Server {
     pub database: Database,
     /// The fleet's certificate authority.
     pub authority: Authority,
-    /// The folder of evidence.
+    /// Where evidence is kept.
     pub evidence: Evidence,
+    /// The most bytes of evidence that a device may send on a day; 0 is no bound.
+    pub evidence_per_day: u64,
     /// The counters.
     pub metrics: Metrics,
     /// Requests that may be in work at the same time.
@@ -143,13 +145,17 @@ async fn measured(
     let response = next.run(request).await;
     let (status, took) = (response.status(), begun.elapsed());
     if let Some(error) = response.extensions().get::<ApiError>() {
-        match status {
-            StatusCode::SERVICE_UNAVAILABLE if error.database_away => {
-                Metrics::add(&server.metrics.database_away, 1);
+        match error.away {
+            Some(away) => {
+                let counter = match away {
+                    Away::Database => &server.metrics.database_away,
+                    Away::Evidence => &server.metrics.evidence_store_away,
+                };
+                Metrics::add(counter, 1);
                 tracing::warn!(route, "{}", error.sentence);
             }
-            _ if status.is_server_error() => tracing::error!(route, "{}", error.sentence),
-            _ => tracing::debug!(route, status = status.as_u16(), ?peer, "{}", error.sentence),
+            None if status.is_server_error() => tracing::error!(route, "{}", error.sentence),
+            None => tracing::debug!(route, status = status.as_u16(), ?peer, "{}", error.sentence),
         }
     }
     server.metrics.answered(route, status.as_u16(), took);

@@ -48,6 +48,15 @@ struct DatabaseArgument {
         hide_env_values = true
     )]
     url: String,
+    /// The authority that signed the database's certificate, in PEM; with it, nothing but TLS is spoken.
+    #[arg(long = "database-ca", value_name = "FILE", env = "LOOKBACK_FLEET_DATABASE_CA")]
+    ca: Option<PathBuf>,
+}
+
+impl DatabaseArgument {
+    fn prepared(&self, connections: usize) -> Result<Database> {
+        Ok(Database::new(&self.url, self.ca.as_deref(), connections)?)
+    }
 }
 
 #[derive(Args)]
@@ -57,6 +66,19 @@ struct ServeArguments {
     /// Where the certificate authority and the evidence are kept; replicas share it.
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
+    /// An S3-compatible store for evidence instead of the folder, as s3://BUCKET/PREFIX. Its keys, region
+    /// and endpoint come from the environment: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION,
+    /// AWS_ENDPOINT, AWS_ALLOW_HTTP.
+    #[arg(long, value_name = "URL", env = "LOOKBACK_FLEET_EVIDENCE")]
+    evidence: Option<String>,
+    /// Evidence that a device may send on a day, in MiB; 0 is no bound.
+    #[arg(
+        long,
+        value_name = "MIB",
+        default_value_t = Limits::default().evidence_per_day >> 20,
+        value_parser = clap::value_parser!(u64).range(..=1 << 30)
+    )]
+    evidence_per_day: u64,
     /// Where to listen.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8443")]
     listen: SocketAddr,
@@ -152,12 +174,15 @@ async fn serve(arguments: ServeArguments) -> Result<()> {
         requests: arguments.requests.max(1),
         bodies: arguments.bodies.max(1),
         database: arguments.database_connections.max(1),
+        evidence_per_day: arguments.evidence_per_day << 20,
     };
-    let database = Database::new(&arguments.database.url, limits.database)?;
+    let database = arguments.database.prepared(limits.database)?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let evidence = arguments.evidence.as_deref();
     let listening =
-        listen(database, &arguments.data, arguments.listen, &arguments.names, limits).await?;
+        listen(database, &arguments.data, evidence, arguments.listen, &arguments.names, limits)
+            .await?;
     tracing::info!("serving on https://{}", listening.address()?);
     listening
         .serve(async move {
@@ -260,7 +285,7 @@ async fn add_user(arguments: UserArguments) -> Result<()> {
 
 /// The database, with the schema that this program knows: any command may be the first.
 async fn opened(argument: &DatabaseArgument) -> Result<Database> {
-    let database = Database::new(&argument.url, 2)?;
+    let database = argument.prepared(2)?;
     database.migrate().await?;
     Ok(database)
 }

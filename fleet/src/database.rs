@@ -4,14 +4,21 @@ use deadpool_postgres::{
     Client, Hook, HookError, Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime,
     TimeoutType, Timeouts,
 };
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Config, NoTls};
+use tokio_postgres_rustls::MakeRustlsConnect;
 
 /// The schema, in the order in which it grew. What is here never changes; a change is a new entry.
-const MIGRATIONS: &[&str] = &[include_str!("database/0001_begin.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("database/0001_begin.sql"), include_str!("database/0002_evidence_day.sql")];
 
 /// What only one process at a time does: change the schema, make a partition. Any number does, so long
 /// as no other program on the same database takes it: these are the bytes of "lookback".
@@ -43,12 +50,20 @@ pub enum DatabaseError {
     /// The URL is none.
     #[error("--database is not usable ({0}): give it as postgres://USER:PASSWORD@HOST:PORT/NAME")]
     Url(String),
-    /// The URL asks for TLS.
+    /// The URL asks for TLS, and nothing says whom to believe.
     #[error(
-        "--database asks for sslmode=require, and this server speaks to its database without TLS: \
-         use a socket, loopback or a private network, and leave sslmode out"
+        "--database asks for sslmode=require: name with --database-ca the file of the authority that \
+         signed the database's certificate"
     )]
     Tls,
+    /// The authority of the database's certificate cannot be used.
+    #[error("--database-ca '{}' cannot be used ({why}): name a file of certificates in PEM", path.display())]
+    Ca {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// It does not answer, or not now. Nothing is known to have been changed; ask again.
     #[error(
         "the database is away ({0}): check that PostgreSQL runs and can be reached; it is asked again"
@@ -71,13 +86,16 @@ pub enum DatabaseError {
 }
 
 impl Database {
-    /// Prepares a pool of at most `connections`; nothing is opened yet.
+    /// Prepares a pool of at most `connections`; nothing is opened yet. With a `ca`, a file in PEM, it
+    /// speaks TLS only, and only to a server whose certificate that authority has signed for its name.
     ///
     /// # Errors
-    /// [`DatabaseError::Url`] or [`DatabaseError::Tls`].
-    pub fn new(url: &str, connections: usize) -> Result<Self, DatabaseError> {
+    /// [`DatabaseError::Url`], [`DatabaseError::Tls`] or [`DatabaseError::Ca`].
+    pub fn new(url: &str, ca: Option<&Path>, connections: usize) -> Result<Self, DatabaseError> {
         let mut config: Config = url.parse().map_err(|e| DatabaseError::Url(said(&e)))?;
-        if config.get_ssl_mode() == SslMode::Require {
+        if ca.is_some() {
+            config.ssl_mode(SslMode::Require);
+        } else if config.get_ssl_mode() == SslMode::Require {
             return Err(DatabaseError::Tls);
         }
         if config.get_application_name().is_none() {
@@ -90,7 +108,11 @@ impl Database {
         // Asked before it is used again: a link that swallows what it is given looks open for ever, and one
         // that a request was hanging on comes back here. It costs a round trip for each batch.
         let manager = ManagerConfig { recycling_method: RecyclingMethod::Verified };
-        let pool = Pool::builder(Manager::from_config(config, NoTls, manager))
+        let manager = match ca {
+            Some(ca) => Manager::from_config(config, tls(ca)?, manager),
+            None => Manager::from_config(config, NoTls, manager),
+        };
+        let pool = Pool::builder(manager)
             .max_size(connections)
             .timeouts(Timeouts {
                 wait: Some(PATIENCE),
@@ -218,6 +240,27 @@ impl From<tokio_postgres::Error> for DatabaseError {
             false => Self::Refused(said(&error)),
         }
     }
+}
+
+/// TLS with a server whose certificate one of the authorities in the file `ca` has signed.
+fn tls(ca: &Path) -> Result<MakeRustlsConnect, DatabaseError> {
+    let unusable = |why: String| DatabaseError::Ca { path: ca.to_owned(), why };
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(ca).map_err(|e| unusable(e.to_string()))? {
+        let certificate = certificate.map_err(|e| unusable(e.to_string()))?;
+        roots.add(certificate).map_err(|e| unusable(e.to_string()))?;
+    }
+    if roots.is_empty() {
+        return Err(unusable("there is no certificate in it".into()));
+    }
+    let config = rustls::ClientConfig::builder_with_provider(Arc::new(
+        rustls::crypto::ring::default_provider(),
+    ))
+    .with_safe_default_protocol_versions()
+    .map_err(|e| unusable(e.to_string()))?
+    .with_root_certificates(roots)
+    .with_no_client_auth();
+    Ok(MakeRustlsConnect::new(config))
 }
 
 /// What `work` with the database comes to, if it comes to something in time.

@@ -1,11 +1,19 @@
-//! Objects that cameras upload, in a folder, by the hash of what they hold.
+//! Objects that cameras upload, by the hash of what they hold, in a folder or in an S3-compatible store.
 //!
 //! `DIR/<first two digits>/<hash>` is whole: it was verified and synced before it got that name. What is
 //! still coming is beside it as `<hash>.<device>.part`, one per device, so that no camera can spoil the
-//! upload of another.
+//! upload of another. With a store, what is whole and verified goes there, and only what is still coming
+//! is in the folder; what the folder held before stays good.
+
+mod bucket;
+mod file_body;
+
+use bucket::Bucket;
+use file_body::FileBody;
 
 use crate::database::{Database, DatabaseError};
 use crate::ids::{ContentHash, DeviceId};
+use axum::body::{Body, Bytes};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -80,6 +88,39 @@ pub enum EvidenceError {
         /// What it is.
         found: String,
     },
+    /// The device has sent as much as it may.
+    #[error(
+        "this device has sent its evidence for today, {} MiB: it is taken again after midnight UTC \
+         (--evidence-per-day)", per_day >> 20
+    )]
+    Enough {
+        /// Bytes that it may send on a day.
+        per_day: u64,
+    },
+    /// What is to name a store does not.
+    #[error(
+        "--evidence {0}: give it as s3://BUCKET/PREFIX, and keys, region and endpoint as AWS_… in the environment"
+    )]
+    Url(String),
+    /// The store is there and says no.
+    #[error(
+        "the store of evidence {store} refuses ({why}): check that the bucket exists, and AWS_ENDPOINT, \
+         AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+    )]
+    Refused {
+        /// Its URL.
+        store: String,
+        /// What it says.
+        why: String,
+    },
+    /// The store does not answer, or fails.
+    #[error("the store of evidence {store} fails ({why}): it is asked again")]
+    Away {
+        /// Its URL.
+        store: String,
+        /// What is known.
+        why: String,
+    },
     /// The folder fails.
     #[error("'{}' fails ({source}): check --data, its owner and its disk", path.display())]
     Folder {
@@ -93,27 +134,39 @@ pub enum EvidenceError {
     Database(#[from] DatabaseError),
 }
 
-/// The folder.
+/// The folder, and the store if there is one.
 #[derive(Clone, Debug)]
 pub struct Evidence {
     dir: PathBuf,
+    bucket: Option<Bucket>,
 }
 
 impl Evidence {
-    /// Opens the folder in the data directory `data`; it is made if it is not there.
+    /// Opens the folder in the data directory `data`, which is made if it is not there, and the store
+    /// that `url` names, if any. One that does not answer is asked again whenever it is needed.
     ///
     /// # Errors
-    /// [`EvidenceError::Folder`]
-    pub fn open(data: &Path) -> Result<Self, EvidenceError> {
+    /// [`EvidenceError::Folder`], [`EvidenceError::Url`], [`EvidenceError::Refused`]
+    pub async fn open(data: &Path, url: Option<&str>) -> Result<Self, EvidenceError> {
         let dir = data.join("evidence");
         fs::create_dir_all(&dir).map_err(failed(&dir))?;
-        Ok(Self { dir })
+        let bucket = url.map(Bucket::new).transpose()?;
+        if let Some(bucket) = &bucket {
+            match bucket.check().await {
+                Ok(()) => {}
+                Err(error @ EvidenceError::Away { .. }) => {
+                    tracing::warn!("{error}; evidence waits on the cameras until then");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Self { dir, bucket })
     }
 
     /// How much of `hash` is there for `device`.
     ///
     /// # Errors
-    /// [`EvidenceError::Folder`]
+    /// [`EvidenceError::Folder`], or what the store says.
     pub async fn presence(
         &self,
         hash: &ContentHash,
@@ -122,12 +175,60 @@ impl Evidence {
         if let Some(bytes) = length(&self.whole(hash)).await? {
             return Ok(Presence::Whole { bytes });
         }
+        if let Some(bucket) = &self.bucket
+            && let Some(bytes) = bucket.length(hash).await?
+        {
+            return Ok(Presence::Whole { bytes });
+        }
         let bytes = length(&self.part(hash, device)).await?.unwrap_or(0);
         Ok(Presence::Begun { bytes })
     }
 
-    /// Where the whole object is, if it is there.
-    pub fn whole(&self, hash: &ContentHash) -> PathBuf {
+    /// The whole object, as the body of an answer, and its length; `None` if it is not there.
+    ///
+    /// # Errors
+    /// [`EvidenceError::Folder`], or what the store says.
+    pub async fn body(&self, hash: &ContentHash) -> Result<Option<(u64, Body)>, EvidenceError> {
+        let path = self.whole(hash);
+        match tokio::fs::File::open(&path).await {
+            Ok(file) => {
+                let body = FileBody::new(file).await.map_err(failed(&path))?;
+                return Ok(Some((body.length(), Body::new(body))));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed(&path)(error)),
+        }
+        let Some(bucket) = &self.bucket else { return Ok(None) };
+        let found = bucket.get(hash).await?;
+        Ok(found.map(|found| (found.meta.size, Body::from_stream(found.into_stream()))))
+    }
+
+    /// The whole object in memory, if it is there and not larger than `bytes_max`.
+    ///
+    /// # Errors
+    /// [`EvidenceError::Folder`], or what the store says.
+    pub async fn read(
+        &self,
+        hash: &ContentHash,
+        bytes_max: u64,
+    ) -> Result<Option<Bytes>, EvidenceError> {
+        let path = self.whole(hash);
+        match length(&path).await? {
+            Some(bytes) if bytes <= bytes_max => {
+                return tokio::fs::read(&path).await.map(|b| Some(b.into())).map_err(failed(&path));
+            }
+            Some(_) => return Ok(None),
+            None => {}
+        }
+        let Some(bucket) = &self.bucket else { return Ok(None) };
+        match bucket.get(hash).await? {
+            Some(found) if found.meta.size <= bytes_max => bucket.read(found).await.map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// Where the whole object is in the folder, if it is there.
+    fn whole(&self, hash: &ContentHash) -> PathBuf {
         self.dir.join(&hash.as_str()[..2]).join(hash.as_str())
     }
 
@@ -165,6 +266,7 @@ impl Evidence {
             file: file.into(),
             path,
             whole: self.whole(hash),
+            bucket: self.bucket.clone(),
             hash: hash.clone(),
             device: device.clone(),
             there,
@@ -203,6 +305,7 @@ pub struct Upload {
     file: tokio::fs::File,
     path: PathBuf,
     whole: PathBuf,
+    bucket: Option<Bucket>,
     hash: ContentHash,
     device: DeviceId,
     there: u64,
@@ -228,7 +331,7 @@ impl Upload {
     ///
     /// # Errors
     /// [`EvidenceError::Hash`] if it is whole and another object: it is then gone. [`EvidenceError::Folder`]
-    /// and [`EvidenceError::Database`]: what was received stays.
+    /// [`EvidenceError::Database`] and what the store says: what was received stays.
     pub async fn end(
         mut self,
         database: &Database,
@@ -256,6 +359,11 @@ impl Upload {
         // The row first: a file without its row would have no media type, while a row without its file is
         // only early.
         self.record(database, media).await?;
+        if let Some(bucket) = &self.bucket {
+            bucket.put(&self.hash, &self.path, media).await?;
+            fs::remove_file(&self.path).map_err(failed(&self.path))?;
+            return Ok(Presence::Whole { bytes });
+        }
         fs::rename(&self.path, &self.whole).map_err(failed(&self.whole))?;
         if let Some(dir) = self.whole.parent() {
             File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed(dir))?;
@@ -279,6 +387,46 @@ impl Upload {
             .await?;
         Ok(())
     }
+}
+
+/// Charges `device` with `bytes` of evidence that it is about to send today (UTC). A part that breaks off
+/// was charged whole: a few times a piece is not what a bound is for.
+///
+/// # Errors
+/// [`EvidenceError::Enough`] if it would then have sent more than `per_day`, which 0 does not bound;
+/// [`EvidenceError::Database`].
+pub async fn charge(
+    database: &Database,
+    device: &DeviceId,
+    bytes: u64,
+    per_day: u64,
+) -> Result<(), EvidenceError> {
+    if per_day == 0 {
+        return Ok(());
+    }
+    let (bytes, most) = (bytes.min(i64::MAX as u64).cast_signed(), per_day.cast_signed());
+    let client = database.client().await?;
+    let charged = client
+        .execute(
+            "INSERT INTO evidence_day AS known (device, day, bytes)
+             SELECT $1, (now() AT TIME ZONE 'UTC')::date, $2 WHERE $2 <= $3::bigint
+             ON CONFLICT (device, day) DO UPDATE SET bytes = known.bytes + excluded.bytes
+             WHERE known.bytes + excluded.bytes <= $3::bigint",
+            &[&device.as_str(), &bytes, &most],
+        )
+        .await
+        .map_err(DatabaseError::from)?;
+    if charged == 0 { Err(EvidenceError::Enough { per_day }) } else { Ok(()) }
+}
+
+/// Forgets what devices sent days ago.
+///
+/// # Errors
+/// [`DatabaseError`]
+pub async fn forget_charges(database: &Database) -> Result<(), DatabaseError> {
+    let client = database.client().await?;
+    client.execute("DELETE FROM evidence_day WHERE day < current_date - 7", &[]).await?;
+    Ok(())
 }
 
 /// What kind of object each of `hashes` is; those that nobody uploaded are not in it.
@@ -319,10 +467,14 @@ mod tests {
         (ContentHash::parse(&hash).unwrap(), DeviceId::parse("abcdefgh01234567").unwrap())
     }
 
+    async fn opened(dir: &Path) -> Evidence {
+        Evidence::open(dir, None).await.unwrap()
+    }
+
     #[tokio::test]
     async fn an_upload_goes_on_only_from_where_it_is() {
         let dir = tempfile::tempdir().unwrap();
-        let folder = Evidence::open(dir.path()).unwrap();
+        let folder = opened(dir.path()).await;
         let (hash, device) = names();
         let mut upload = folder.go_on(&hash, &device, 0, 5).unwrap();
         upload.append(b"he").await.unwrap();
@@ -341,7 +493,7 @@ mod tests {
     #[tokio::test]
     async fn more_than_was_announced_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let folder = Evidence::open(dir.path()).unwrap();
+        let folder = opened(dir.path()).await;
         let (hash, device) = names();
         let mut upload = folder.go_on(&hash, &device, 0, 5).unwrap();
         assert!(matches!(
@@ -350,10 +502,10 @@ mod tests {
         ));
     }
 
-    #[test]
-    fn only_uploads_that_were_given_up_are_swept() {
+    #[tokio::test]
+    async fn only_uploads_that_were_given_up_are_swept() {
         let dir = tempfile::tempdir().unwrap();
-        let folder = Evidence::open(dir.path()).unwrap();
+        let folder = opened(dir.path()).await;
         let (hash, device) = names();
         drop(folder.go_on(&hash, &device, 0, 5).unwrap());
         fs::write(folder.whole(&hash), b"hello").unwrap();

@@ -28,6 +28,8 @@ pub struct Metrics {
     pub overloaded: AtomicU64,
     /// Requests turned away because the database was away.
     pub database_away: AtomicU64,
+    /// Requests turned away because the store of evidence was away.
+    pub evidence_store_away: AtomicU64,
     /// Connections that are open.
     pub connections: AtomicU64,
     /// TLS handshakes that failed.
@@ -105,6 +107,12 @@ impl Metrics {
                 "counter",
                 "Requests turned away: no database.",
                 &self.database_away,
+            ),
+            (
+                "evidence_store_away_total",
+                "counter",
+                "Requests turned away: no store of evidence.",
+                &self.evidence_store_away,
             ),
             (
                 "handshakes_failed_total",

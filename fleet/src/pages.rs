@@ -3,7 +3,6 @@
 
 mod devices;
 mod events;
-mod file_body;
 mod layout;
 mod login;
 mod refusal;

@@ -3,7 +3,7 @@
 use crate::api::{Peer, Server, Shared, router};
 use crate::authority::{Authority, AuthorityError};
 use crate::database::{Database, DatabaseError};
-use crate::evidence::{Evidence, EvidenceError};
+use crate::evidence::{Evidence, EvidenceError, forget_charges};
 use crate::metrics::Metrics;
 use crate::secret::sha256;
 use axum::Router;
@@ -45,13 +45,22 @@ pub struct Limits {
     pub bodies: usize,
     /// Connections to the database.
     pub database: usize,
+    /// Bytes of evidence that a device may send on a day; 0 is no bound.
+    pub evidence_per_day: u64,
 }
 
 impl Default for Limits {
     /// For a machine with 2 GB that serves some thousands of cameras: an idle connection costs about
-    /// 50 kB, a body at most 4 MiB.
+    /// 50 kB, a body at most 4 MiB. A camera whose policy sees an incident in every minute of a day sends
+    /// some hundred MB.
     fn default() -> Self {
-        Self { connections: 4096, requests: 64, bodies: 256, database: 16 }
+        Self {
+            connections: 4096,
+            requests: 64,
+            bodies: 256,
+            database: 16,
+            evidence_per_day: 2 << 30,
+        }
     }
 }
 
@@ -75,7 +84,7 @@ pub enum ServeError {
     /// The database.
     #[error(transparent)]
     Database(#[from] DatabaseError),
-    /// The folder of evidence.
+    /// Where evidence is kept.
     #[error(transparent)]
     Evidence(#[from] EvidenceError),
 }
@@ -88,20 +97,22 @@ pub struct Listening {
     limits: Limits,
 }
 
-/// Opens the data directory `data`, brings the database's schema forward and takes the address.
+/// Opens the data directory `data` and the store of evidence that `evidence` names, if any, brings the
+/// database's schema forward and takes the address.
 ///
 /// # Errors
 /// [`ServeError`]
 pub async fn listen(
     database: Database,
     data: &Path,
+    evidence: Option<&str>,
     address: SocketAddr,
     names: &[String],
     limits: Limits,
 ) -> Result<Listening, ServeError> {
     let authority = Authority::open(data)?;
-    let evidence = Evidence::open(data)?;
     database.migrate().await?;
+    let evidence = Evidence::open(data, evidence).await?;
     let tls = acceptor(&authority, names, year(&database).await?)?;
     let listener = TcpListener::bind(address)
         .await
@@ -110,6 +121,7 @@ pub async fn listen(
         database,
         authority,
         evidence,
+        evidence_per_day: limits.evidence_per_day,
         metrics: Metrics::default(),
         work: Semaphore::new(limits.requests),
         bodies: Semaphore::new(limits.bodies),
@@ -247,6 +259,7 @@ async fn upkeep(server: Shared) {
 
 async fn keep_up(server: &Shared) -> Result<(), ServeError> {
     server.database.make_partitions().await?;
+    forget_charges(&server.database).await?;
     let client = server.database.client().await?;
     let now: SystemTime =
         client.query_one("SELECT now()", &[]).await.map_err(DatabaseError::from)?.get(0);

@@ -35,6 +35,21 @@ database_on() { as_postgres "$pg/pg_ctl" -D "$pg_dir/data" -l "$pg_dir/log" -w -
 # As kill -9 would: no goodbye to anybody, recovery from the log at the next start.
 database_off() { as_postgres "$pg/pg_ctl" -D "$pg_dir/data" -m immediate -w stop >/dev/null; }
 
+# tls_only: it then speaks TLS to everybody, with a certificate for localhost, signed by db-ca.pem.
+tls_only() {
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout db-ca.key -out db-ca.pem \
+        -subj /CN=db-ca -days 9 2>/dev/null || return 1
+    openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout db.key -out db.csr -subj /CN=db 2>/dev/null
+    openssl x509 -req -in db.csr -CA db-ca.pem -CAkey db-ca.key -CAcreateserial -out db.pem -days 9 \
+        -extfile <(echo 'subjectAltName=DNS:localhost') 2>/dev/null || return 1
+    as_postgres tee "$pg_dir/data/server.crt" <db.pem >/dev/null
+    as_postgres tee "$pg_dir/data/server.key" <db.key >/dev/null
+    as_postgres chmod 600 "$pg_dir/data/server.key"
+    echo 'hostssl all all all trust' | as_postgres tee "$pg_dir/data/pg_hba.conf" >/dev/null
+    echo 'ssl = on' | as_postgres tee -a "$pg_dir/data/postgresql.conf" >/dev/null
+    database_off && database_on
+}
+
 # sql STATEMENT: what it answers, fields parted by |.
 sql() { "$pg/psql" -X -q -At -v ON_ERROR_STOP=1 -c "$1" "$database"; }
 

@@ -35,4 +35,19 @@ holds 'nothing was acknowledged before it was committed' fleet.json "rows[0]['co
 holds 'there was something to stand' fleet.json "rows[0]['verdict']['changes'] >= 4000 and rows[0]['counted']['unreachable'] > 0
     and len(rows[0]['line']['struck']) >= 4 and rows[0]['kills']['server'] + rows[0]['kills']['database'] + rows[0]['kills']['both'] > 0"
 holds 'no camera believed another certificate' fleet.json "rows[0]['line']['deceived'] == 0"
+# --- one that is ended by a signal leaves nothing behind
+export TMPDIR=$PWD/disks
+mkdir "$TMPDIR"
+chmod 711 . && chmod 777 "$TMPDIR"
+cameras_are_there() { [ -n "$(find "$TMPDIR" -maxdepth 2 -name camera-3)" ]; }
+left_behind() { find "$TMPDIR" -maxdepth 1 -name 'lookback-peers-*'; pgrep -af "$TMPDIR/lookback-peers-"; }
+ended_midway() {
+    in_background "$peers" fleet --cameras 4 --events 100000 --seconds 100 --drain 10 --dir "$TMPDIR" --json
+    wait_for 60 cameras_are_there || { cat child.err; return 1; }
+    local code=0
+    kill -TERM "$child" && wait_for 20 ended
+    wait "$child" || code=$?
+    [ "$code" = 143 ] && [ -z "$(left_behind)" ] || { echo "exit code $code"; left_behind; return 1; }
+}
+check 'ended by SIGTERM, it leaves neither disks nor processes behind' ended_midway
 finish

@@ -108,7 +108,7 @@ is 'the one as U+FFFD, the other as it is' "a�b|x'); DROP TABLE event; --" \
 
 # --- evidence
 printf 'a picture, so to speak' >picture
-picture=$(b3 picture)
+picture=$(b3)
 answers 404 '' 'evidence is not there before it is sent' as alpha peek "$picture"
 check 'and begins at 0' header_is upload-offset 0
 answers 204 '' 'a first part is taken' as alpha part "$picture" 0 10

@@ -2,10 +2,11 @@
 # What a camera says to the server, with curl. Sourced, not run.
 # shellcheck disable=SC2154 # set by the scripts that this is sourced by
 
+# start_server [ARGUMENT...]
 start_server() {
     port=$(free_port)
     url=https://localhost:$port
-    "$fleet" serve --database "$database" --data fleet-data --listen "127.0.0.1:$port" >server.out 2>server.err </dev/null &
+    "$fleet" serve --database "$database" --data fleet-data --listen "127.0.0.1:$port" "$@" >server.out 2>server.err </dev/null &
     server=$!
     children+=("$server")
     wait_for 30 curl -sf --cacert fleet-data/ca.pem "$url/v1/health" || { cat server.err; return 1; }
@@ -253,9 +254,9 @@ stop_server() {
     kill -TERM "$server" && wait_for 25 ended && wait "$server"
 }
 no_panic() { ! grep -n panicked server.err child.err; }
-# The hash that the server itself finds: it names the one that it got.
+# b3 [BYTES]: the hash of the file `picture` that the server itself finds: it names the one that it got.
 b3() {
-    as alpha part "$(printf 'f%.0s' {1..64})" 0 22
+    as alpha part "$(printf 'f%.0s' {1..64})" 0 "${1:-22}" "${1:-22}"
     identity=()
     grep -oE '[0-9a-f]{64}' body | head -n 1
 }

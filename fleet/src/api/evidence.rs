@@ -2,7 +2,7 @@
 
 use super::body::{Incoming, is_of, wrong_type};
 use super::{ApiError, Peer, Shared};
-use crate::evidence::{EvidenceError, MediaType, OBJECT_BYTES_MAX, Presence};
+use crate::evidence::{EvidenceError, MediaType, OBJECT_BYTES_MAX, Presence, charge};
 use crate::ids::ContentHash;
 use crate::metrics::Metrics;
 use axum::Extension;
@@ -63,6 +63,12 @@ pub(super) async fn upload(
     if let Presence::Whole { bytes } = server.evidence.presence(&hash, &device).await? {
         incoming.discard(OBJECT_BYTES_MAX as usize).await;
         return Ok(at(StatusCode::CREATED, bytes));
+    }
+    let announced = number(&headers, header::CONTENT_LENGTH.as_str());
+    let coming = announced.unwrap_or(u64::MAX).min(length.saturating_sub(offset));
+    if let Err(error) = charge(&server.database, &device, coming, server.evidence_per_day).await {
+        incoming.discard(OBJECT_BYTES_MAX as usize).await;
+        return Err(error.into());
     }
     let mut upload = match server.evidence.go_on(&hash, &device, offset, length) {
         Ok(upload) => upload,

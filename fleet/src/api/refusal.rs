@@ -15,6 +15,9 @@ use serde_json::json;
 /// turned away together do not come back together.
 const RETRY_AFTER_S: u64 = 5;
 
+/// The same for a device that has sent its evidence of the day. Cameras wait no longer than an hour.
+const ENOUGH_RETRY_AFTER_S: u64 = 1800;
+
 /// An answer that is no success.
 #[derive(Clone, Debug)]
 pub struct ApiError {
@@ -22,16 +25,33 @@ pub struct ApiError {
     pub status: StatusCode,
     /// What is wrong and what to do, for people.
     pub sentence: String,
-    /// Whether it is the database that is away.
-    pub database_away: bool,
+    /// What this server needs and does not get at.
+    pub away: Option<Away>,
     /// Where an upload goes on.
     pub upload_offset: Option<u64>,
+    /// Seconds to wait, if they are others than usual.
+    pub retry_after_s: Option<u64>,
+}
+
+/// What a server cannot do without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Away {
+    /// Its database.
+    Database,
+    /// The store of its evidence.
+    Evidence,
 }
 
 impl ApiError {
     /// A refusal.
     pub fn new(status: StatusCode, sentence: impl Into<String>) -> Self {
-        Self { status, sentence: sentence.into(), database_away: false, upload_offset: None }
+        Self {
+            status,
+            sentence: sentence.into(),
+            away: None,
+            upload_offset: None,
+            retry_after_s: None,
+        }
     }
 
     /// Turned away for now.
@@ -46,12 +66,15 @@ impl ApiError {
 
     /// What the client is told.
     pub fn told(&self) -> &str {
-        match self.status {
-            StatusCode::INTERNAL_SERVER_ERROR => "the server failed: its log says why",
-            StatusCode::SERVICE_UNAVAILABLE if self.database_away => {
+        match (self.status, self.away) {
+            (StatusCode::INTERNAL_SERVER_ERROR, _) => "the server failed: its log says why",
+            (_, Some(Away::Database)) => {
                 "the server cannot reach its database: send it again after Retry-After"
             }
-            _ => &self.sentence,
+            (_, Some(Away::Evidence)) => {
+                "the server cannot store evidence now: send it again after Retry-After"
+            }
+            (_, None) => &self.sentence,
         }
     }
 }
@@ -62,7 +85,8 @@ impl IntoResponse for ApiError {
         let headers = response.headers_mut();
         if matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
             let spread = crate::secret::random::<1>().map_or(0, |[byte]| u64::from(byte));
-            let seconds = RETRY_AFTER_S + spread % (RETRY_AFTER_S + 1);
+            let least = self.retry_after_s.unwrap_or(RETRY_AFTER_S);
+            let seconds = least + spread % (least + 1);
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         if let Some(offset) = self.upload_offset {
@@ -77,7 +101,7 @@ impl From<DatabaseError> for ApiError {
     fn from(error: DatabaseError) -> Self {
         match error {
             DatabaseError::Away(_) => {
-                Self { database_away: true, ..Self::later(error.to_string()) }
+                Self { away: Some(Away::Database), ..Self::later(error.to_string()) }
             }
             other => Self::fault(other),
         }
@@ -145,7 +169,16 @@ impl From<EvidenceError> for ApiError {
                 upload_offset: Some(0),
                 ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, sentence)
             },
-            EvidenceError::Folder { .. } => Self::fault(sentence),
+            EvidenceError::Enough { .. } => Self {
+                retry_after_s: Some(ENOUGH_RETRY_AFTER_S),
+                ..Self::new(StatusCode::TOO_MANY_REQUESTS, sentence)
+            },
+            EvidenceError::Folder { .. }
+            | EvidenceError::Url(_)
+            | EvidenceError::Refused { .. } => Self::fault(sentence),
+            EvidenceError::Away { .. } => {
+                Self { away: Some(Away::Evidence), ..Self::later(sentence) }
+            }
             EvidenceError::Database(error) => error.into(),
         }
     }

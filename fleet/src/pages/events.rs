@@ -1,15 +1,13 @@
 //! The list of events with its search, one event, and its pictures.
 
-use super::file_body::FileBody;
 use super::refusal::PageError;
 use super::{Visitor, layout, story};
 use crate::api::Shared;
 use crate::cloudevents::{Kind, Level};
-use crate::evidence::{MediaType, OBJECT_BYTES_MAX, media_types};
+use crate::evidence::{MediaType, media_types};
 use crate::ids::{ContentHash, DeviceId, EventId};
 use crate::moment::{Moment, typed};
 use crate::search::{self, Found, PAGE, PAGES_MAX, Search};
-use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
@@ -114,17 +112,16 @@ pub(super) async fn evidence(
     let hash = ContentHash::parse(&hash).ok_or_else(PageError::nothing_here)?;
     let known = media_types(&server.database, &[hash.as_str()]).await?;
     let (_, media) = known.first().ok_or_else(PageError::nothing_here)?;
-    let file = tokio::fs::File::open(server.evidence.whole(&hash)).await;
-    let file = file.map_err(|_| PageError::nothing_here())?;
-    let body = FileBody::new(file).await.map_err(|_| PageError::nothing_here())?;
+    let (length, body) = server.evidence.body(&hash).await?.ok_or_else(PageError::nothing_here)?;
     let headers = [
         (header::CONTENT_TYPE, media.word()),
+        (header::CONTENT_LENGTH, &length.to_string()),
         // What a camera sent is never a page of this server, whatever it holds.
         (header::CONTENT_SECURITY_POLICY, "default-src 'none'; sandbox"),
         // It is named by its hash: it cannot change.
         (header::CACHE_CONTROL, "private, max-age=31536000, immutable"),
     ];
-    Ok((headers, Body::new(body)).into_response())
+    Ok((headers, body).into_response())
 }
 
 /// The steps of an event: its own, or those in the object that it refers to; null if neither is there.
@@ -132,14 +129,9 @@ async fn trajectory(server: &Shared, event: &Found) -> Value {
     let Some(hash) = &event.dataref else {
         return event.data["trajectory"].clone();
     };
-    let path = server.evidence.whole(hash);
-    let read = async {
-        let length = tokio::fs::metadata(&path).await.ok()?.len();
-        let fits = length <= TRAJECTORY_BYTES_MAX.min(OBJECT_BYTES_MAX);
-        let bytes = if fits { tokio::fs::read(&path).await.ok()? } else { return None };
-        serde_json::from_slice::<Value>(&bytes).ok()
-    };
-    match read.await {
+    // One that cannot be read now is missing from the page, which says the rest.
+    let read = server.evidence.read(hash, TRAJECTORY_BYTES_MAX).await.ok().flatten();
+    match read.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok()) {
         // The steps alone, or the event with them.
         Some(Value::Object(mut whole)) => whole.remove("trajectory").unwrap_or_default(),
         other => other.unwrap_or_default(),

@@ -3,6 +3,7 @@
 use super::layout;
 use crate::api::ApiError;
 use crate::database::DatabaseError;
+use crate::evidence::EvidenceError;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use maud::html;
@@ -13,8 +14,8 @@ pub(super) enum PageError {
     Told(StatusCode, String),
     /// Too much to do.
     Overloaded,
-    /// The database is away, or a fault of this server.
-    Database(DatabaseError),
+    /// The database or the store of evidence is away, or a fault of this server.
+    Failed(Box<ApiError>),
 }
 
 impl PageError {
@@ -29,7 +30,13 @@ impl PageError {
 
 impl From<DatabaseError> for PageError {
     fn from(error: DatabaseError) -> Self {
-        Self::Database(error)
+        Self::Failed(Box::new(error.into()))
+    }
+}
+
+impl From<EvidenceError> for PageError {
+    fn from(error: EvidenceError) -> Self {
+        Self::Failed(Box::new(error.into()))
     }
 }
 
@@ -41,7 +48,7 @@ impl IntoResponse for PageError {
             Self::Overloaded => ApiError::later(
                 "The server has too much to do just now: try again in some seconds.",
             ),
-            Self::Database(error) => error.into(),
+            Self::Failed(error) => *error,
         };
         let body = layout::page("Not shown", None, html! { p { (as_api.told()) } });
         let mut response = as_api.into_response();

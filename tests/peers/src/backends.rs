@@ -1,11 +1,13 @@
 //! PostgreSQL and the fleet server as children: begun, killed, begun again.
 
+use crate::farewell::Farewell;
 use anyhow::{Context, Result, bail, ensure};
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -29,6 +31,8 @@ pub struct Postgres {
     dir: TempDir,
     /// Where it listens.
     pub port: u16,
+    /// For a program that is ended by a signal.
+    farewell: Option<Farewell>,
 }
 
 impl Postgres {
@@ -39,8 +43,13 @@ impl Postgres {
         if is_root() {
             run(Command::new("chown").arg("postgres").arg(dir.path()))?;
         }
-        let postgres = Self { bin, dir, port: free_port()? };
+        let mut postgres = Self { bin, dir, port: free_port()?, farewell: None };
         let data = postgres.data();
+        let (bin, dir) = (postgres.bin.clone(), postgres.dir.path().to_owned());
+        postgres.farewell = Some(Farewell::new(move || {
+            let _ = run(ctl(&bin, &dir).args(["-m", "immediate", "-w", "stop"]));
+            let _ = fs::remove_dir_all(dir);
+        }));
         run(postgres
             .tool("initdb")
             .args(["-U", "postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "-D"])
@@ -87,25 +96,33 @@ impl Postgres {
     }
 
     fn ctl(&self) -> Command {
-        let mut command = self.tool("pg_ctl");
-        command.arg("-D").arg(self.data());
-        command
+        ctl(&self.bin, self.dir.path())
     }
 
-    /// One of its programs. PostgreSQL refuses to run as root.
     fn tool(&self, name: &str) -> Command {
-        let program = self.bin.join(name);
-        let mut command = match is_root() {
-            true => {
-                let mut command = Command::new("runuser");
-                command.args(["-u", "postgres", "--"]).arg(program);
-                command
-            }
-            false => Command::new(program),
-        };
-        command.current_dir("/");
-        command
+        tool(&self.bin, name)
     }
+}
+
+fn ctl(bin: &Path, dir: &Path) -> Command {
+    let mut command = tool(bin, "pg_ctl");
+    command.arg("-D").arg(dir.join("data"));
+    command
+}
+
+/// One of PostgreSQL's programs in `bin`. It refuses to run as root.
+fn tool(bin: &Path, name: &str) -> Command {
+    let program = bin.join(name);
+    let mut command = match is_root() {
+        true => {
+            let mut command = Command::new("runuser");
+            command.args(["-u", "postgres", "--"]).arg(program);
+            command
+        }
+        false => Command::new(program),
+    };
+    command.current_dir("/");
+    command
 }
 
 impl Drop for Postgres {
@@ -154,6 +171,29 @@ fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+/// A child that does not outlive this program.
+struct Running {
+    child: Arc<Mutex<Child>>,
+    _farewell: Farewell,
+}
+
+impl Running {
+    fn new(child: Child) -> Self {
+        let child = Arc::new(Mutex::new(child));
+        let same = child.clone();
+        let farewell = Farewell::new(move || _ = lock(&same).kill());
+        Self { child, _farewell: farewell }
+    }
+
+    fn child(&self) -> MutexGuard<'_, Child> {
+        lock(&self.child)
+    }
+}
+
+fn lock(child: &Mutex<Child>) -> MutexGuard<'_, Child> {
+    child.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The fleet server, as its operator runs it.
 pub struct FleetServer {
     binary: PathBuf,
@@ -163,7 +203,7 @@ pub struct FleetServer {
     /// Where it listens.
     pub port: u16,
     log: PathBuf,
-    child: Option<Child>,
+    child: Option<Running>,
 }
 
 impl FleetServer {
@@ -194,8 +234,8 @@ impl FleetServer {
                 .stdout(log.try_clone()?)
                 .stderr(log)
                 .spawn()?;
-            let child = self.child.insert(child);
-            while child.try_wait()?.is_none() {
+            let running = self.child.insert(Running::new(child));
+            while running.child().try_wait()?.is_none() {
                 if TcpStream::connect(loopback(self.port)).is_ok() {
                     return Ok(());
                 }
@@ -208,14 +248,15 @@ impl FleetServer {
 
     /// kill -9.
     pub fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
+        if let Some(running) = self.child.take() {
+            let mut child = running.child();
             let _ = (child.kill(), child.wait());
         }
     }
 
     /// Its process, while it runs.
     pub fn pid(&self) -> Option<u32> {
-        self.child.as_ref().map(Child::id)
+        self.child.as_ref().map(|running| running.child().id())
     }
 
     /// Whether it has panicked in any of its lives.

@@ -8,6 +8,7 @@ mod chart;
 mod cost;
 mod crowd;
 mod dice;
+mod farewell;
 mod faults;
 mod gauntlet;
 mod incidents;
@@ -85,7 +86,13 @@ struct ProxyArguments {
 }
 
 fn main() -> ExitCode {
-    let run = match Arguments::parse().command {
+    let command = Arguments::parse().command;
+    let by_hand = matches!(command, Command::Proxy(_));
+    if !by_hand && let Err(error) = farewell::listen() {
+        let _ = writeln!(io::stderr(), "error: the system gives no signals: {error}");
+        return ExitCode::FAILURE;
+    }
+    let run = match command {
         Command::Proxy(arguments) => proxy_by_hand(&arguments),
         Command::Fleet(arguments) => gauntlet::run(&arguments),
         Command::Outage(arguments) => outage::run(&arguments),

@@ -1,6 +1,7 @@
 //! What every figure needs: PostgreSQL, the fleet server, and devices that it knows.
 
 use crate::backends::{FleetServer, Postgres, loopback};
+use crate::farewell::Farewell;
 use crate::faults::Menu;
 use crate::proxy::{self, Proxy};
 use anyhow::{Context, Result};
@@ -42,6 +43,8 @@ pub struct Site {
     pub line: Option<Proxy>,
     /// The cameras' disks.
     pub dir: TempDir,
+    /// They are removed when a signal ends the program, too.
+    _farewell: Farewell,
     /// Whether nothing is drawn.
     pub quiet: bool,
     /// For what waits.
@@ -58,6 +61,8 @@ impl Site {
             || Ok::<_, anyhow::Error>(std::env::current_exe()?.with_file_name("lookback-fleet"));
         let binary = arguments.fleet.clone().map_or_else(beside, Ok)?;
         let dir = scratch(arguments)?;
+        let disks = dir.path().to_owned();
+        let farewell = Farewell::new(move || _ = std::fs::remove_dir_all(disks));
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let postgres = Postgres::start()?;
@@ -77,7 +82,8 @@ impl Site {
         let through = line.as_ref().map_or(postgres.port, |line| line.address.port());
         let mut server = FleetServer::new(&binary, Postgres::url(through), dir.path())?;
         server.start()?;
-        Ok(Self { server, postgres, line, dir, quiet: arguments.json, runtime })
+        let quiet = arguments.json;
+        Ok(Self { server, postgres, line, dir, _farewell: farewell, quiet, runtime })
     }
 
     /// Where the database is, past every proxy.
@@ -95,7 +101,7 @@ impl Site {
     /// # Errors
     /// The first that any of them had.
     pub fn enrol(&self, n: usize, port: u16) -> Result<Vec<Identity>> {
-        let database = Database::new(&self.database(), 2)?;
+        let database = Database::new(&self.database(), None, 2)?;
         let authority = Authority::open(&self.server.data)?;
         let tokens = self.runtime.block_on(async {
             let mut tokens = Vec::with_capacity(n);

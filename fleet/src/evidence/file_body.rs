@@ -22,6 +22,11 @@ impl FileBody {
         let left = file.metadata().await?.len();
         Ok(Self { file, left })
     }
+
+    /// How many bytes are sent yet.
+    pub(super) fn length(&self) -> u64 {
+        self.left
+    }
 }
 
 impl Body for FileBody {
