@@ -50,9 +50,9 @@ pub struct Rollout {
 }
 
 /// How many turns before the policy's last one the turn lies that is left to chance, inquiry by
-/// inquiry. Every second time it is the last itself: what was seen by then must be judged, and the
-/// verdict is what counts most.
-const BEFORE_THE_LAST: [usize; 6] = [0, 1, 0, 2, 0, 3];
+/// inquiry. Every third time it is the last itself: what was seen by then must be judged, and the
+/// verdict is what counts most; more often it would say the same again.
+const BEFORE_THE_LAST: [usize; 6] = [0, 1, 2, 0, 1, 3];
 
 impl Pupil {
     /// `count` inquiries of `task`: the first as the policy would, and in each further one a single

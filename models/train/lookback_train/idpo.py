@@ -39,15 +39,17 @@ from .sight import Sight
 BETA = 0.5
 GAMMA = 0.9
 """Discount of turns."""
-WORTH_IT = 0.2
-"""Least difference in utility of a pair."""
+WORTH_IT = 0.05
+"""Least difference in utility of a pair: what a look costs that told nothing. Where more is asked
+for, only verdicts are preferred, and no policy learns to stop when it knows."""
 ANCHOR = 0.5
 """Weight of the likelihood of the better inquiry."""
 PROBE = 1.0
 """Weight of the verdict probe's loss."""
-LABEL = 0.5
+LABEL = 0.8
 """Share of the window's label in what the verdict probe learns; the rest is what the reference says
-there, so that no window is learnt by heart."""
+there, so that no window is learnt by heart. The fewer times a window is read, the higher it may be:
+a round reads each of its transcripts about once."""
 TEMPERATURE = 1.5
 """Of the turns that are drawn: at 1 a sure policy says the same again."""
 PAIRS = 4
@@ -87,6 +89,20 @@ class Pair:
     rejected: Example
     difference: float
     """Of their utilities."""
+
+    @property
+    def parted(self) -> int:
+        """The turn, from 0, in which the two differ first: what stands before it is common ground,
+        and the discount of turns begins there. Counted from the first turn, a verdict that was
+        preferred would weigh an eighth of a first look."""
+        ours, theirs = self.chosen.ids, self.rejected.ids
+        common = min(len(ours), len(theirs))
+        differing = np.flatnonzero(ours[:common] != theirs[:common])
+        return int(self.chosen.turns[differing[0]]) if len(differing) else 0
+
+    def loss(self, chosen: Tensor, rejected: Tensor) -> Tensor:
+        """The preference loss of the pair, from log ratios per turn of either, `[turns]` each."""
+        return preference_loss(chosen[self.parted :], rejected[self.parted :])
 
 
 def turn_weights(turns: int, gamma: float = GAMMA) -> Tensor:
@@ -176,8 +192,8 @@ def inquire(
         path = folder / f"{start + first}-{count}.npy"
         if not path.exists():
             records, rows = [], []
-            # In every second file long stretches on few frames: there a look counts most.
-            few = first // PER_SHARD % 2 == 1
+            # In two files of three long stretches on few frames: there a look counts most.
+            few = first // PER_SHARD % 3 != 0
             for trace in oracle.stream_rollouts(
                 binary, start + first, count, bundle, EACH, TEMPERATURE, few
             ):
@@ -279,7 +295,9 @@ def train(
             for row in range(len(sides))
         ]
         both = list(zip(ratios[0::2], ratios[1::2], strict=True))
-        preference = torch.stack([preference_loss(*pair) for pair in both]).mean()
+        preference = torch.stack(
+            [pair.loss(*of_pair) for pair, of_pair in zip(drawn, both, strict=True)]
+        ).mean()
         likely = -log_p[rows % 2 == 0].mean()
         others = rng.choice(len(everyone), min(READ, len(everyone)), replace=False)
         read = collate([everyone[i] for i in others], features, pad)

@@ -68,6 +68,12 @@ def main() -> None:
     parser.add_argument("--sft-steps", type=int)
     parser.add_argument("--shards", type=int)
     parser.add_argument(
+        "--first-shard",
+        type=int,
+        default=0,
+        help="of `sft`: where its lessons begin, to go on with ones that were not learnt before",
+    )
+    parser.add_argument(
         "--init",
         type=Path,
         help="begin SFT from the weights in this policy.pt, or from the decoder of this bundle, "
@@ -152,6 +158,7 @@ def main() -> None:
             given.passive,
             only_lessons=given.until == "lessons",
             keep=given.keep,
+            first_shard=given.first_shard,
         )
         print(f"bundle written to {given.out}", flush=True)
         return

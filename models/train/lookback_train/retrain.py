@@ -11,7 +11,7 @@ import copy
 import tomllib
 from pathlib import Path
 
-from . import examples, oracle, sft, tokens
+from . import examples, idpo, oracle, sft, tokens
 from .decoder import Decoder, Shape, part
 from .export import with_decoder
 
@@ -34,14 +34,15 @@ def train(
     passive: bool,
     only_lessons: bool = False,
     keep: float = 0.0,
+    first_shard: int = 0,
 ) -> None:
     """Trains a decoder of `seed` for `steps`, from `init` or from nothing; writes and seals `out`.
 
     `keep` is the share of the bundle `init` in the weights that are written ([`between`]).
 
     `programs` are `lookback-oracle` and `lookback-bundle`; `amount` is the number of shards of
-    lessons, of those in which the policy goes its own way, and of lessons in each. Lessons are kept
-    in `work`, and so is the training, which resumes.
+    lessons, of those in which the policy goes its own way, and of lessons in each; the first has
+    the number `first_shard`. Lessons are kept in `work`, and so is the training, which resumes.
     """
     binary, sealer = programs
     manifest = tomllib.loads((bundle / "bundle.toml").read_text())
@@ -49,16 +50,20 @@ def train(
     folder = work / f"lessons-{manifest['parts']['decoder']['blake3'][:12]}"
     sort = "passive" if passive else "active"
     taught, own, each = amount
+    if LESSONS + (first_shard + taught + own) * each > idpo.SEEDS:
+        raise SystemExit(f"--first-shard {first_shard}: those seeds belong to iDPO; lower it")
     files = (bundle / "bundle.toml", bundle / part(bundle, "chat_template"))
     common = (bundle, binary, files)
     val_folder = folder / f"val-{sort}"
     examples.render_shards(val_folder, *common, oracle.VAL, range(1), val_episodes, passive=passive)
     lessons = (folder / sort, *common, LESSONS)
     renderers = [
-        examples.render_in_background(*lessons, range(taught), each, None, passive),
+        examples.render_in_background(
+            *lessons, range(first_shard, first_shard + taught), each, None, passive
+        ),
     ]
     if not passive:
-        numbers = range(taught, taught + own)
+        numbers = range(first_shard + taught, first_shard + taught + own)
         renderers.append(examples.render_in_background(*lessons, numbers, each, bundle))
     if only_lessons:
         for renderer in renderers:

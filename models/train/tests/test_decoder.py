@@ -1,12 +1,14 @@
 """The decoder: interleaved M-RoPE, positions of a transcript, DeepStack, causality."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
 from lookback_train import retrain
 from lookback_train.decoder import Decoder, Shape, mrope, walk_positions
+from lookback_train.nano import ROOT
 
 TINY = Shape(
     hidden=32,
@@ -184,3 +186,23 @@ def test_between_two_decoders_is_either_at_the_ends_and_neither_in_the_middle() 
     expected = 0.25 * before.state_dict()[name] + 0.75 * after.state_dict()[name]
     torch.testing.assert_close(mixed[name], expected)
     assert not torch.equal(after.state_dict()[name], mixed[name]), "the trained one stays as it is"
+
+
+def test_lessons_never_come_from_the_seeds_of_idpo(tmp_path: Path) -> None:
+    bundle = ROOT / "models/nano"
+    with pytest.raises(SystemExit, match="--first-shard 33600"):
+        retrain.train(
+            bundle,
+            tmp_path / "out",
+            tmp_path,
+            (tmp_path, tmp_path),
+            (1, 0, 100),
+            1,
+            1,
+            0,
+            1,
+            None,
+            1e-3,
+            False,
+            first_shard=33600,
+        )

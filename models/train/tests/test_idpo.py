@@ -66,8 +66,18 @@ def test_its_own_inquiry_and_each_other_are_a_pair_if_the_better_is_right_and_wo
     assert pair.difference == pytest.approx(0.6)
     assert (pair.chosen.turns.max(), pair.rejected.turns.max()) == (0, 1)
     assert not idpo.rolled(record(poor, {**good, "right": False}), tokenizer, 0).pairs()
-    close = {**poor, "utility": {"total": 0.8}}
+    close = {**poor, "utility": {"total": 0.87}}
     assert not idpo.rolled(record(good, close), tokenizer, 0).pairs()
+
+
+def test_a_pair_parts_where_its_words_differ_first(tokenizer: Tokenizer) -> None:
+    doubt, sure = "nothing here", "a fall"
+    look = "look closer"
+    late = record(rollout([look, doubt], 0.1, False), rollout([look, sure], 0.9, True))
+    early = record(rollout([doubt, sure], 0.1, True), rollout([sure, sure], 0.9, True))
+    for one, turn in ((late, 1), (early, 0)):
+        (pair,) = idpo.rolled(one, tokenizer, 0).pairs()
+        assert pair.parted == turn
 
 
 @pytest.fixture

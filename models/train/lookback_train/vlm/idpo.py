@@ -15,7 +15,7 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 
-from ..idpo import ANCHOR, PROBE, Pair, Rolled, per_turn, preference_loss
+from ..idpo import ANCHOR, PROBE, Pair, Rolled, per_turn
 from ..oracle import Trace
 from . import Refusal, loop, policy
 from .collator import collate_pairs
@@ -89,7 +89,8 @@ def gradients(
         reading = policy.read(model, here, vocabulary)
         ratios = by_turn(reading, reading.log_p - before.log_p, 2 * len(part))
         both = list(zip(ratios[: len(part)], ratios[len(part) :], strict=True))
-        preference = torch.stack([preference_loss(*pair) for pair in both]).sum() / len(batch)
+        losses = [pair.loss(*of_pair) for pair, of_pair in zip(part, both, strict=True)]
+        preference = torch.stack(losses).sum() / len(batch)
         chosen = reading.rows < len(part)
         likely = -reading.log_p[chosen].sum() / max(better, 1)
         probe = probe_loss(reading.margins, here.probe_truth) / max(probes, 1)
