@@ -330,7 +330,7 @@ impl Upload {
     /// is told with it.
     ///
     /// # Errors
-    /// [`EvidenceError::Hash`] if it is whole and another object: it is then gone. [`EvidenceError::Folder`]
+    /// [`EvidenceError::Hash`] if it is whole and another object: it is then gone. [`EvidenceError::Folder`],
     /// [`EvidenceError::Database`] and what the store says: what was received stays.
     pub async fn end(
         mut self,

@@ -15,8 +15,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 
-/// Up to this size an object goes in one request, and beyond it in parts of this size. It is held in
-/// memory for each upload.
+/// Up to this size an object goes in one request, and beyond it in parts, one after the other. Twice as much
+/// is held in memory for each upload.
 const PART_BYTES: usize = 8 << 20;
 /// Written at the start, to see whether the store lets this server write and read.
 const GREETING: &str = "lookback-fleet.txt";
@@ -48,9 +48,12 @@ impl Bucket {
         let patience = ClientOptions::new()
             .with_connect_timeout(Duration::from_secs(5))
             .with_timeout(Duration::from_secs(20));
-        // AWS_ALLOW_HTTP and its like are options of the client: they are read from the environment last.
-        let builder = std::env::vars()
-            .filter_map(|(name, value)| Some((name.to_ascii_lowercase().parse().ok()?, value)))
+        // Not `from_env`: what that reads of the client (AWS_ALLOW_HTTP) would go with its options.
+        let of_environment = std::env::vars_os().filter_map(|(name, value)| {
+            let name = name.to_str().filter(|name| name.starts_with("AWS_"))?;
+            Some((name.to_ascii_lowercase().parse().ok()?, value.into_string().ok()?))
+        });
+        let builder = of_environment
             .fold(AmazonS3Builder::new().with_client_options(patience), |builder, (key, value)| {
                 builder.with_config(key, value)
             })
@@ -98,8 +101,9 @@ impl Bucket {
         let mut from = tokio::fs::File::open(file).await.map_err(read)?;
         let kind = Attributes::from_iter([(Attribute::ContentType, media.word())]);
         let store: Arc<dyn ObjectStore> = self.store.clone();
-        let mut writer =
-            BufWriter::with_capacity(store, self.key(hash), PART_BYTES).with_attributes(kind);
+        let mut writer = BufWriter::with_capacity(store, self.key(hash), PART_BYTES)
+            .with_max_concurrency(1)
+            .with_attributes(kind);
         let stored = async {
             tokio::io::copy(&mut from, &mut writer).await?;
             writer.shutdown().await
