@@ -52,13 +52,7 @@ check 'an incident is among them' has_events || finish
 # The next one sends the evidence that there was no time for.
 check 'the next watch sends what was left' watch_minutes 9002 3
 whole_evidence() {
-    python3 - run-9001.jsonl >hashes <<'END'
-import json, sys
-for line in open(sys.argv[1]):
-    for item in json.loads(line)["evidence"]:
-        print(item["hash"])
-END
-    [ -s hashes ] || { echo 'no event has evidence'; return 1; }
+    evidence_of run-9001.jsonl >hashes || return 1
     while read -r hash; do
         [ -s "fleet-data/evidence/${hash:0:2}/$hash" ] || { echo "$hash is not there"; return 1; }
     done <hashes

@@ -130,13 +130,7 @@ check 'a camera is enrolled for real' enrol_camera
 check 'watches' watch_minutes 9001 3
 check 'and watches once more' watch_minutes 9002 3
 every_picture() {
-    python3 - run-9001.jsonl >hashes <<'END'
-import json, sys
-for line in open(sys.argv[1]):
-    for item in json.loads(line)["evidence"]:
-        print(item["hash"])
-END
-    [ -s hashes ] || { echo 'no event has evidence'; return 1; }
+    evidence_of run-9001.jsonl >hashes || return 1
     while read -r hash; do
         of_store "$hash" -o /dev/null || { echo "$hash is not there"; return 1; }
     done <hashes

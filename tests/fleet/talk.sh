@@ -110,6 +110,16 @@ events() { python3 "$repository/tests/fleet/batch.py" incidents "$@"; }
 # dropping DEVICE EPOCH SEQ SPANS: a batch of one drop event.
 dropping() { python3 "$repository/tests/fleet/batch.py" dropped "$@"; }
 
+# evidence_of FILE: the hashes of what the events in FILE rest on; there is some.
+evidence_of() {
+    python3 - "$1" <<'END'
+import json, sys
+hashes = [item["hash"] for line in open(sys.argv[1]) for item in json.loads(line)["evidence"]]
+print("\n".join(hashes))
+sys.exit(0 if hashes else "no event has evidence")
+END
+}
+
 devices_say() { # DEVICE PYTHON: true of its object `d`
     "$fleet" devices --database "$database" --json >devices.json
     python3 -c 'import json, sys
