@@ -35,7 +35,7 @@ pub struct OutageArguments {
     /// How many cameras talk at the same time.
     #[arg(long, value_name = "N", default_value_t = 64)]
     workers: usize,
-    /// Waits without chance in them: to see the herd that there would be.
+    /// Waits without chance in them, to compare: how much the cameras' own times spread them already.
     #[arg(long)]
     no_jitter: bool,
     /// The peak, in requests a second, may be so many times the mean over the time in which the waits end.
