@@ -85,6 +85,12 @@ shown() { curl -sf --cacert fleet-data/ca.pem -b cookies -o shown "$url/evidence
 check 'a viewer logs in' login
 check 'and is shown what is in the store' shown "$large"
 
+printf 'a picture of last year' >picture
+old=$(b3)
+mkdir -p "fleet-data/evidence/${old:0:2}" && cp picture "fleet-data/evidence/${old:0:2}/$old"
+answers 200 '' 'what the folder held before there was a store is there too' as beta peek "$old"
+check 'with its length' header_is content-length 22
+
 # --- the store is away
 line_off
 printf 'a picture, once again.' >picture

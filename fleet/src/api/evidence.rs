@@ -2,6 +2,7 @@
 
 use super::body::{Incoming, is_of, wrong_type};
 use super::{ApiError, Peer, Shared};
+use crate::database::in_time;
 use crate::evidence::{EvidenceError, MediaType, OBJECT_BYTES_MAX, Presence, charge};
 use crate::ids::ContentHash;
 use crate::metrics::Metrics;
@@ -64,9 +65,11 @@ pub(super) async fn upload(
         incoming.discard(OBJECT_BYTES_MAX as usize).await;
         return Ok(at(StatusCode::CREATED, bytes));
     }
+    // Before there is a file: who has sent enough shall not fill the folder with empty ones.
     let announced = number(&headers, header::CONTENT_LENGTH.as_str());
     let coming = announced.unwrap_or(u64::MAX).min(length.saturating_sub(offset));
-    if let Err(error) = charge(&server.database, &device, coming, server.evidence_per_day).await {
+    let charged = charge(&server.database, &device, coming, server.evidence_per_day);
+    if let Err(error) = in_time(charged).await {
         incoming.discard(OBJECT_BYTES_MAX as usize).await;
         return Err(error.into());
     }

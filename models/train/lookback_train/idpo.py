@@ -102,7 +102,8 @@ class Pair:
 
     def loss(self, chosen: Tensor, rejected: Tensor) -> Tensor:
         """The preference loss of the pair, from log ratios per turn of either, `[turns]` each."""
-        return preference_loss(chosen[self.parted :], rejected[self.parted :])
+        parted = self.parted
+        return preference_loss(chosen[parted:], rejected[parted:])
 
 
 def turn_weights(turns: int, gamma: float = GAMMA) -> Tensor:

@@ -43,7 +43,7 @@ pub fn listen() -> io::Result<()> {
     #[expect(clippy::disallowed_methods, reason = "what destructors would do is done by then")]
     let wait = move || {
         let Some(signal) = signals.forever().next() else { return };
-        // Held until the end: who would register something now waits, and is ended with the rest.
+        // Held until the end: whoever registers something, or is done with it, waits until then.
         let mut tasks = TASKS.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some((_, task)) = tasks.1.pop_last() {
             task();
