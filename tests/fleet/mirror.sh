@@ -75,6 +75,25 @@ check 'names that mean something to a broker are only names' quiet "$lookback" r
 topics heard.jsonl | grep -v "^$root/" >topics
 check 'and get topics of their own' grep -qE '^lookback/a----[0-9a-f]{16}/camera/x-----[0-9a-f]{16}/incident$' topics
 
+# --- a camera that the device no longer has
+with_cameras() {
+    configure "$1" "$plain" password 'discovery = "found"'
+    for camera in "${@:2}"; do
+        printf '[[camera]]\nname = "%s"\nsource = "sim:seed=%d,minutes=0.1,speed=max"\n' "$camera" $RANDOM >>"$1"
+    done
+}
+with_cameras two.toml door yard
+with_cameras one.toml door
+check 'a device with two cameras watches' quiet "$lookback" run --config two.toml --data-dir parted --json
+check 'and then with one' quiet "$lookback" run --config one.toml --data-dir parted --json
+kept found/device/lookback-gate-7/config >discovered.jsonl
+holds 'Home Assistant is told to remove the entities of the other, and to keep those of the one' discovered.jsonl "
+    sorted((len(c) > 1, c['platform']) for c in rows[0]['components'].values()) == [
+        (False, 'binary_sensor'), (False, 'sensor'), (False, 'sensor'),
+        (True, 'binary_sensor'), (True, 'sensor'), (True, 'sensor')]"
+nothing_kept() { [ -n "$(kept "$root/camera/door/incident")" ] && [ -z "$(kept "$root/camera/yard/incident")" ]; }
+check 'and the broker keeps nothing of it' nothing_kept
+
 # --- the device fails, the broker fails
 in_real_time plain.toml
 check 'a device that watches is online' wait_for 30 kept_is "$root/available" online

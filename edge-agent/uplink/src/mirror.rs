@@ -250,6 +250,12 @@ impl<B: Broker, J: Journal> Mirror<B, J> {
 
     fn exchange(&mut self) -> Result<Result<Duration, BrokerError>, J::Error> {
         if !self.broker.is_connected() {
+            let told = self.told.clone().with_cameras(&self.greeting.cameras);
+            if told != self.told {
+                // Before it is told, so that a power cut between the two forgets no camera.
+                self.journal.remember(&told)?;
+                self.told = told;
+            }
             match self.greet() {
                 Ok(None) => {}
                 Ok(Some(refused)) => {
@@ -297,7 +303,8 @@ impl<B: Broker, J: Journal> Mirror<B, J> {
         let Greeting { device, cameras, discovery } = &self.greeting;
         let mut refused = None;
         if let Some(prefix) = discovery {
-            let config = discovery::config(&self.topics, prefix, device, cameras);
+            let departed = &self.told.departed;
+            let config = discovery::config(&self.topics, prefix, device, cameras, departed);
             match self.broker.publish(&[config]) {
                 Err(error @ BrokerError::Forbidden { .. }) => refused = Some(error),
                 other => other?,
@@ -306,9 +313,11 @@ impl<B: Broker, J: Journal> Mirror<B, J> {
         let busy: BTreeSet<&String> = self.told.open.values().collect();
         let all: BTreeSet<&String> = cameras.iter().chain(busy.iter().copied()).collect();
         let states = all.iter().map(|c| message::state(&self.topics, c, busy.contains(c)));
+        let departed = self.told.departed.iter().filter(|camera| !all.contains(camera));
+        let nothing = departed.flat_map(|camera| message::nothing(&self.topics, camera));
         // Last: what a subscriber is told to be there shall be there.
         let greeting: Vec<Message> =
-            states.chain([message::available(&self.topics, true)]).collect();
+            states.chain(nothing).chain([message::available(&self.topics, true)]).collect();
         self.broker.publish(&greeting)?;
         self.status.messages += greeting.len() as u64 + u64::from(discovery.is_some());
         Ok(refused)

@@ -170,6 +170,11 @@ type OfTest = Mirror<OnLine, OfDevice>;
 
 /// A mirror as it begins: with what was remembered last.
 fn begun(device: &Rc<RefCell<Device>>, line: &Rc<RefCell<Line>>) -> OfTest {
+    begun_with(device, line, &CAMERAS)
+}
+
+/// The same of a device with these cameras.
+fn begun_with(device: &Rc<RefCell<Device>>, line: &Rc<RefCell<Line>>, cameras: &[&str]) -> OfTest {
     line.borrow_mut().connected = false;
     device.borrow_mut().forgets = false;
     let reader = LogReader::open(&device.borrow().dir.path().join("events.sqlite")).unwrap();
@@ -177,7 +182,7 @@ fn begun(device: &Rc<RefCell<Device>>, line: &Rc<RefCell<Line>>) -> OfTest {
     let told = told.map_or_else(Told::default, |told| serde_json::from_str(&told).unwrap());
     let greeting = Greeting {
         device: "cam".to_owned(),
-        cameras: CAMERAS.map(str::to_owned).to_vec(),
+        cameras: cameras.iter().map(|&camera| camera.to_owned()).collect(),
         discovery: Some("homeassistant".to_owned()),
     };
     let journal = OfDevice(device.clone(), reader);
@@ -381,4 +386,37 @@ fn who_is_thrown_out_again_and_again_comes_back_slowly_and_is_told_why_once() {
     };
     assert_eq!(client, "lookback-cam");
     assert!(longest >= Duration::from_secs(30), "{longest:?}");
+}
+
+#[test]
+fn a_camera_that_the_device_no_longer_has_is_taken_back_from_whoever_was_told() {
+    let (device, line) = (Device::new(), Rc::new(RefCell::new(Line::default())));
+    let mut mirror = begun(&device, &line);
+    device.borrow_mut().record(1);
+    device.borrow_mut().change(0, Phase::End);
+    settle(&mut mirror);
+    let topics = Topics::new("lookback", "cam");
+    let [gate, yard] = CAMERAS;
+    let component = |camera: &str| {
+        let config = retained(&line.borrow(), &topics.discovery("homeassistant")).unwrap();
+        let config: Value = serde_json::from_str(&config).unwrap();
+        config["components"][topics.entity(camera, "last")].clone()
+    };
+    let last = |camera: &str| retained(&line.borrow(), &topics.last(camera));
+    assert!(component(yard)["state_topic"].is_string());
+    assert!(last(yard).is_some_and(|last| last.contains("fall")));
+    // However often it starts without the camera: whoever listens may have been away each time.
+    for _ in 0..2 {
+        line.borrow_mut().got.clear();
+        settle(&mut begun_with(&device, &line, &[gate]));
+        assert_eq!(component(yard), json!({"platform": "sensor"}));
+        assert_eq!(last(yard).as_deref(), Some(""));
+        let state = retained(&line.borrow(), &topics.incident(yard));
+        assert_eq!(state.as_deref(), Some(""));
+        assert!(component(gate)["state_topic"].is_string());
+    }
+    settle(&mut begun(&device, &line));
+    assert!(component(yard)["state_topic"].is_string(), "it is back");
+    let state = retained(&line.borrow(), &topics.incident(yard));
+    assert_eq!(state.as_deref(), Some("OFF"));
 }

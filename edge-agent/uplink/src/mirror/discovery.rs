@@ -8,9 +8,22 @@ use serde_json::{Map, Value, json};
 const STATE_CHARS_MAX: usize = 255;
 
 /// The device with, of each camera, whether an incident goes on, what was last seen, and how much it
-/// asks of people.
-pub fn config(topics: &Topics, prefix: &str, device: &str, cameras: &[String]) -> Message {
+/// asks of people. Home Assistant keeps what it was told of until it is told otherwise: the entities of
+/// `departed` cameras are there with their platform alone, by which it removes them.
+pub fn config(
+    topics: &Topics,
+    prefix: &str,
+    device: &str,
+    cameras: &[String],
+    departed: &[String],
+) -> Message {
     let mut components = Map::new();
+    for camera in departed {
+        for (entity, config) in entities(topics, camera) {
+            let removed = json!({"platform": config["platform"]});
+            components.insert(topics.entity(camera, entity), removed);
+        }
+    }
     for camera in cameras {
         for (entity, mut config) in entities(topics, camera) {
             let id = topics.entity(camera, entity);
@@ -84,7 +97,7 @@ mod tests {
     fn a_device_is_told_with_its_entities_under_stable_ids() {
         let topics = Topics::new("lookback", "gate 1");
         let cameras = ["door".to_owned(), "yard/{{ evil }}".to_owned()];
-        let message = config(&topics, "homeassistant", "gate 1", &cameras);
+        let message = config(&topics, "homeassistant", "gate 1", &cameras, &[]);
         let device = topics.device();
         assert_eq!(message.topic, format!("homeassistant/device/lookback-{device}/config"));
         assert!(message.retain);
@@ -108,6 +121,21 @@ mod tests {
         assert_eq!(incident["platform"], "binary_sensor");
         assert_eq!(incident["device_class"], "occupancy");
         assert_eq!(incident["state_topic"], topics.incident("door"));
-        assert_eq!(config(&topics, "homeassistant", "gate 1", &cameras), message);
+        assert_eq!(config(&topics, "homeassistant", "gate 1", &cameras, &[]), message);
+    }
+
+    #[test]
+    fn a_departed_camera_is_there_with_its_platforms_alone() {
+        let topics = Topics::new("lookback", "gate");
+        let [door, yard] = ["door".to_owned(), "yard".to_owned()];
+        let message = config(&topics, "homeassistant", "gate", &[door], &[yard]);
+        let told: Value = serde_json::from_slice(&message.payload).unwrap();
+        for (entity, platform) in
+            [("incident", "binary_sensor"), ("last", "sensor"), ("level", "sensor")]
+        {
+            let components = &told["components"];
+            assert_eq!(components[topics.entity("yard", entity)], json!({"platform": platform}));
+            assert!(components[topics.entity("door", entity)]["state_topic"].is_string());
+        }
     }
 }

@@ -59,6 +59,15 @@ pub fn state(topics: &Topics, camera: &str, busy: bool) -> Message {
     Message { topic: topics.incident(camera), payload: payload.into(), retain: true }
 }
 
+/// That the broker keeps nothing of a camera any more.
+pub fn nothing(topics: &Topics, camera: &str) -> [Message; 2] {
+    [topics.incident(camera), topics.last(camera)].map(|topic| Message {
+        topic,
+        payload: vec![],
+        retain: true,
+    })
+}
+
 /// Whether the device is there.
 pub fn available(topics: &Topics, online: bool) -> Message {
     let payload = if online { "online" } else { "offline" };

@@ -2,7 +2,7 @@
 
 use event_log::{EventId, EventKind, EventRow, Phase};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What the broker has acknowledged; the log remembers it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,7 +13,16 @@ pub struct Told {
     pub open: BTreeMap<EventId, String>,
     /// Events that were passed over since people were last told how many.
     pub passed_over: u64,
+    /// The cameras that the broker was last told of.
+    #[serde(default)]
+    pub cameras: Vec<String>,
+    /// Cameras that it was told of once and that the device no longer has, the last to go at the end.
+    #[serde(default)]
+    pub departed: Vec<String>,
 }
+
+/// So many departed cameras are remembered: whoever listens has long forgotten those before them.
+const DEPARTED_MAX: usize = 32;
 
 /// The newest change of an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +77,17 @@ impl Told {
         if last {
             self.seq = change.seq;
         }
+        self
+    }
+
+    /// Once the device is one with these cameras, and no others.
+    pub fn with_cameras(mut self, cameras: &[String]) -> Self {
+        let before = std::mem::replace(&mut self.cameras, cameras.to_vec());
+        self.departed.extend(before);
+        let mut seen = BTreeSet::new();
+        self.departed.retain(|camera| !cameras.contains(camera) && seen.insert(camera.clone()));
+        let too_many = self.departed.len().saturating_sub(DEPARTED_MAX);
+        self.departed.drain(..too_many);
         self
     }
 
