@@ -358,14 +358,15 @@ impl Camera {
         Ok(Turn::Again(wait))
     }
 
-    /// Lives through `outage`, in which nobody answers: its quota of changes is written evenly over it. The
+    /// Lives through `outage`, in which nobody answers: its quota of changes is written evenly over it, from
+    /// a moment of its own, or from the beginning if something happened before all cameras `together`. The
     /// clock is not the wall's. Returns when, after the end of the outage, it would try again.
     ///
     /// # Errors
     /// If its log fails.
-    pub fn live_through(&mut self, outage: Duration) -> Result<Duration> {
+    pub fn live_through(&mut self, outage: Duration, together: bool) -> Result<Duration> {
         let between = outage.div_f64(self.life.quota.max(1) as f64);
-        let mut at = between.mul_f64(self.dice.unit());
+        let mut at = between.mul_f64(if together { 0.0 } else { self.dice.unit() });
         let mut next_change = at;
         while at < outage {
             while next_change <= at && self.written < self.life.quota {

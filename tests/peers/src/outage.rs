@@ -9,6 +9,7 @@ use crate::{chart, crowd};
 use anyhow::{Context, Result};
 use clap::Args;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -35,10 +36,14 @@ pub struct OutageArguments {
     /// How many cameras talk at the same time.
     #[arg(long, value_name = "N", default_value_t = 64)]
     workers: usize,
-    /// Waits without chance in them, to compare: how much the cameras' own times spread them already.
+    /// Something happens before all cameras at once: they begin to wait in the same moment.
+    #[arg(long)]
+    together: bool,
+    /// Waits without chance in them, to compare: with --together a herd comes back.
     #[arg(long)]
     no_jitter: bool,
-    /// The peak, in requests a second, may be so many times the mean over the time in which the waits end.
+    /// The peaks, of requests and of cameras that come back in one second, may be so many times the mean over the
+    /// time in which the waits end.
     #[arg(long, value_name = "TIMES", default_value_t = 6.0)]
     herd: f64,
     /// The requests of each second, drawn.
@@ -63,6 +68,10 @@ struct Report {
     peak_requests_per_s: u32,
     mean_requests_per_s: f64,
     peak_to_mean: f64,
+    /// Whatever the server and this machine can do: how many cameras' first waits ended in one second.
+    peak_returns_per_s: u32,
+    mean_returns_per_s: f64,
+    returns_peak_to_mean: f64,
     no_herd: bool,
     requests_by_second: Vec<u32>,
     counted: Counted,
@@ -107,7 +116,7 @@ pub fn run(arguments: &OutageArguments) -> Result<bool> {
             let next = numbered.lock().unwrap_or_else(|e| e.into_inner()).next();
             let Some(n) = next else { return Ok(()) };
             let mut camera = cameras[n].lock().unwrap_or_else(|e| e.into_inner());
-            let after = camera.live_through(outage)?;
+            let after = camera.live_through(outage, arguments.together)?;
             due.lock().unwrap_or_else(|e| e.into_inner())[n] = after;
             bar.inc(1);
         }
@@ -141,9 +150,8 @@ pub fn run(arguments: &OutageArguments) -> Result<bool> {
     let own = |camera: Mutex<Camera>| camera.into_inner().unwrap_or_else(|e| e.into_inner());
     let truths = cameras.into_iter().flat_map(|camera| own(camera).into_truths()).collect();
     let verdict = site.runtime.block_on(oracle::read(&site.database(), truths, || {}))?;
-    let by_second = watch.by_second();
-    let report =
-        Report::new(arguments, by_second, options.backoff_cap, left == 0, seconds, &watch, verdict);
+    let cap = options.backoff_cap;
+    let report = Report::new(arguments, cap, &due, left == 0, seconds, &watch, verdict);
     if let Some(svg) = &arguments.svg {
         let title = format!("{} cameras after an hour without their server", arguments.cameras);
         let drawn = chart::bars(&title, "requests in each second", &report.requests_by_second);
@@ -153,20 +161,34 @@ pub fn run(arguments: &OutageArguments) -> Result<bool> {
     Ok(report.drained && report.no_herd && report.verdict.holds)
 }
 
+/// How many of these moments lie in the same second, at most.
+fn fullest_second(moments: &[Duration]) -> u32 {
+    let mut by_second = BTreeMap::new();
+    for moment in moments {
+        *by_second.entry(moment.as_secs()).or_insert(0) += 1;
+    }
+    by_second.into_values().max().unwrap_or(0)
+}
+
 impl Report {
     fn new(
         arguments: &OutageArguments,
-        by_second: Vec<u32>,
         cap: Duration,
+        due: &[Duration],
         drained: bool,
         seconds: f64,
         watch: &Watch,
         verdict: Verdict,
     ) -> Self {
+        let by_second = watch.by_second();
         let requests: u64 = by_second.iter().map(|n| u64::from(*n)).sum();
         let peak = by_second.iter().copied().max().unwrap_or(0);
         // The waits end evenly within the longest one: that is how the load would lie at its flattest.
         let mean = requests as f64 / cap.as_secs_f64();
+        let peak_to_mean = f64::from(peak) / mean.max(f64::MIN_POSITIVE);
+        let peak_returns = fullest_second(due);
+        let mean_returns = due.len() as f64 / cap.as_secs_f64();
+        let returns_peak_to_mean = f64::from(peak_returns) / mean_returns.max(f64::MIN_POSITIVE);
         let mut before = 0;
         let half = by_second.iter().position(|n| {
             before += u64::from(*n);
@@ -181,8 +203,11 @@ impl Report {
             requests,
             peak_requests_per_s: peak,
             mean_requests_per_s: mean,
-            peak_to_mean: f64::from(peak) / mean.max(f64::MIN_POSITIVE),
-            no_herd: f64::from(peak) <= mean * arguments.herd,
+            peak_to_mean,
+            peak_returns_per_s: peak_returns,
+            mean_returns_per_s: mean_returns,
+            returns_peak_to_mean,
+            no_herd: peak_to_mean.max(returns_peak_to_mean) <= arguments.herd,
             requests_by_second: by_second,
             counted: watch.counted(),
             verdict,
@@ -198,7 +223,8 @@ impl Report {
         writeln!(
             out,
             "{} cameras brought {} changes: {} after {:.0} s, half of the requests within {} s.\n\
-             Requests a second: {:.1} on average over the longest wait, {} at most ({:.1} times). {}\n\
+             Requests a second: {:.1} on average over the longest wait, {} at most ({:.1} times).\n\
+             Cameras that come back: {:.1} a second on average, {} at most ({:.1} times). {}\n\
              Told to come later: {}; without an answer: {}.",
             self.cameras,
             self.changes,
@@ -208,6 +234,9 @@ impl Report {
             self.mean_requests_per_s,
             self.peak_requests_per_s,
             self.peak_to_mean,
+            self.mean_returns_per_s,
+            self.peak_returns_per_s,
+            self.returns_peak_to_mean,
             if self.no_herd { "No herd." } else { "A HERD." },
             self.counted.busy,
             self.counted.unreachable,
