@@ -1,5 +1,7 @@
 //! The command line.
 
+mod repo;
+
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use fleet::authority::Authority;
@@ -8,6 +10,7 @@ use fleet::ids::DeviceId;
 use fleet::serve::{Limits, listen};
 use fleet::users::{COMMAND_LINE, Role};
 use fleet::{devices, enrolment, moment, users};
+use repo::RepoCommand;
 use serde_json::json;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
@@ -36,6 +39,12 @@ enum Command {
     /// People who may use the pages.
     #[command(subcommand)]
     User(UserCommand),
+    /// The repository that cameras update their policies from: plain files for any web server or a stick.
+    ///
+    /// A policy goes the way `add` (packs and prepares it, without keys), `sign` (where the offline key of the
+    /// targets is), `publish` (where the two online keys are).
+    #[command(subcommand)]
+    Repo(RepoCommand),
 }
 
 #[derive(Args)]
@@ -164,6 +173,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
             Command::Devices(arguments) => list(arguments).await,
             Command::Revoke(arguments) => revoke(arguments).await,
             Command::User(UserCommand::Add(arguments)) => add_user(arguments).await,
+            Command::Repo(command) => repo::run(command).await,
         }
     })
 }

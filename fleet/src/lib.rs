@@ -3,7 +3,8 @@
 //! The path of an event, each arrow one module:
 //! [`serve`] (TLS, limits) → [`api`] (routes of the cameras) → [`cloudevents`] (what the bytes mean) →
 //! [`ingest`] (one transaction; what is new is [`ledger`]'s decision) → PostgreSQL → the answer. The
-//! operator's side: [`search`] and [`devices`] read, [`pages`] shows.
+//! operator's side: [`search`] and [`devices`] read, [`pages`] shows. The [`repository`] of policies is made
+//! of plain files and needs none of these.
 //!
 //! What holds:
 //! - An event is acknowledged only after its transaction has committed; what was received before is
@@ -26,6 +27,7 @@ pub mod ledger;
 pub mod metrics;
 pub mod moment;
 pub mod pages;
+pub mod repository;
 pub mod search;
 pub mod secret;
 pub mod serve;

@@ -46,6 +46,8 @@ pub struct Config {
     pub uplink: Uplink,
     /// The MQTT broker that hears of events too.
     pub mqtt: Mqtt,
+    /// New policies.
+    pub update: Update,
     /// Numbers for Prometheus.
     pub metrics: Metrics,
     /// The board's lights, lines and watchdog.
@@ -203,6 +205,23 @@ section! {
 }
 
 section! {
+    /// New policies, from a repository that its owner signs (`lookback-fleet repo`).
+    [update] Update {
+        /// Where it is: "https://HOST/PATH", or a folder such as that of a stick; "": there is none.
+        repository: String = String::new(), Text::Any;
+        /// Which of its channels this device follows.
+        channel: String = "stable".into(), Text::Filled;
+        /// File with the root.json that the owner of the repository gave out; it decides whose signatures
+        /// count, and is read until the device has seen the repository once.
+        root: PathBuf = PathBuf::new(), Text::Any;
+        /// File with the authorities that may have signed the certificate of an https repository, in PEM.
+        ca: PathBuf = "/etc/ssl/certs/ca-certificates.crt".into(), Text::Filled;
+        /// Kilobytes that may be fetched in a second; 0: no bound.
+        kilobytes_per_s: Option<f64> = None, 0.0..=10_000_000.0;
+    }
+}
+
+section! {
     /// Numbers for Prometheus.
     [metrics] Metrics {
         /// Address and port at which GET /metrics is answered, such as "127.0.0.1:9464"; "": nowhere. It asks
@@ -253,6 +272,7 @@ impl Default for Config {
             events: Events::default(),
             uplink: Uplink::default(),
             mqtt: Mqtt::default(),
+            update: Update::default(),
             metrics: Metrics::default(),
             board: Board::default(),
             log: Log::default(),
@@ -287,6 +307,7 @@ impl Config {
             events,
             uplink,
             mqtt,
+            update,
             metrics,
             board,
             log,
@@ -299,6 +320,7 @@ impl Config {
         events.print(&mut text);
         uplink.print(&mut text);
         mqtt.print(&mut text);
+        update.print(&mut text);
         metrics.print(&mut text);
         board.print(&mut text);
         log.print(&mut text);
@@ -315,6 +337,7 @@ impl Config {
             Events::SECTION,
             Uplink::SECTION,
             Mqtt::SECTION,
+            Update::SECTION,
             Metrics::SECTION,
             Board::SECTION,
             Log::SECTION,
@@ -328,6 +351,7 @@ impl Config {
             events: Events::read(&root)?,
             uplink: Uplink::read(&root)?,
             mqtt: Mqtt::read(&root)?,
+            update: Update::read(&root)?,
             metrics: Metrics::read(&root)?,
             board: Board::read(&root)?,
             log: Log::read(&root)?,

@@ -17,6 +17,7 @@ mod enrol;
 mod events;
 mod incidents;
 mod inquire;
+mod installed;
 mod line;
 mod listen;
 mod machine;
@@ -30,6 +31,7 @@ mod scrape;
 mod sight;
 mod signs;
 mod tend;
+mod update;
 mod watch;
 
 use anyhow::Result;
@@ -74,8 +76,9 @@ enum Command {
     Show(events::ShowArguments),
     /// Run recorded inquiries again from their evidence and compare every token.
     Replay(replay::ReplayArguments),
-    // What their arguments say of these two is longer than a line, and a line here would hide it.
+    // What their arguments say of these three is longer than a line, and a line here would hide it.
     Enrol(enrol::EnrolArguments),
+    Update(update::UpdateArguments),
     /// Check the device and say what is wrong with it.
     Doctor(doctor::DoctorArguments),
     /// List the cameras of this board, their formats, and what is wrong with each.
@@ -129,6 +132,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         }
         Command::Cameras(arguments) => cameras::run(&arguments, &mut io::stdout().lock())?,
         Command::Enrol(arguments) => enrol::run(&config, &arguments, &mut io::stdout().lock())?,
+        Command::Update(arguments) => update::run(&config, &arguments, &mut io::stdout().lock())?,
         Command::Bench(bench) => {
             bench::run(config, bench, arguments.config.as_ref(), arguments.data_dir.as_deref())?;
         }

@@ -1,6 +1,6 @@
 //! The rooms of the agent, opened from a configuration.
 
-use crate::{builtin, config::Config, machine};
+use crate::{builtin, config::Config, installed, machine};
 use anyhow::{Context, Result};
 use bundle::Bundle;
 use engine::{Engine, EngineOptions, Footprint};
@@ -51,15 +51,27 @@ pub fn log(data_dir: &Path) -> Result<(EventLog, OpenReport)> {
     Ok(EventLog::open(&log_path(data_dir), now())?)
 }
 
-/// Opens the policy of the configuration, or the built-in one.
+/// Opens the policy of the configuration, or what an update left here, or the built-in one.
 ///
 /// # Errors
 /// If the bundle is refused.
 pub fn bundle(config: &Config) -> Result<Bundle> {
-    match config.inquiry.bundle.as_os_str().is_empty() {
-        true => builtin::open(&config.device.data_dir),
-        false => Ok(Bundle::open(&config.inquiry.bundle)?),
+    Ok(policy(config)?.0)
+}
+
+/// The same, with a sentence if it is not the policy that it should be.
+///
+/// # Errors
+/// If the bundle is refused.
+pub fn policy(config: &Config) -> Result<(Bundle, Option<String>)> {
+    if !config.inquiry.bundle.as_os_str().is_empty() {
+        return Ok((Bundle::open(&config.inquiry.bundle)?, None));
     }
+    let data_dir = &config.device.data_dir;
+    let (found, why) = installed::open(data_dir)?;
+    let bundle = found.map_or_else(|| builtin::open(data_dir), Ok)?;
+    let why = why.map(|why| format!("{why}; {} watches instead", bundle.id()));
+    Ok((bundle, why))
 }
 
 /// Loads the policy.

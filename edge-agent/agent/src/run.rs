@@ -5,6 +5,7 @@ use crate::{
     conclude::{Concluder, Listener, Terms},
     config::{self, Config},
     incidents::Thresholds,
+    installed,
     line::Line,
     listen::{Lines, Readable},
     meters::{Counted, Meters},
@@ -68,7 +69,7 @@ pub fn run(mut config: Config, arguments: RunArguments) -> Result<()> {
     let stop = stop_on_signals()?;
     let cameras = open_cameras(&config, &stop)?;
     let description = BoardDescription::load(&config.board.description)?;
-    let bundle = parts::bundle(&config)?;
+    let (bundle, other_policy) = parts::policy(&config)?;
     let mut inquirer = parts::inquirer(&bundle, &config)?;
     let line = Line::of(&config)?;
     let plan = plan(&config);
@@ -84,6 +85,9 @@ pub fn run(mut config: Config, arguments: RunArguments) -> Result<()> {
         Ok(0) => {}
         Ok(left_open) => tracing::info!(left_open, "ended the events that a watch had left open"),
         Err(error) => tracing::warn!(%error, "cannot end the events that a watch had left open"),
+    }
+    for sentence in installed::end_of_trial(&mut log)? {
+        tracing::warn!("{sentence}");
     }
     let mirroring = Mirroring::of(&config)?;
     let kept: HashSet<PinId> = log.pins()?.into_iter().map(PinId).collect();
@@ -109,6 +113,9 @@ pub fn run(mut config: Config, arguments: RunArguments) -> Result<()> {
     }
     plan.meters.decided_by(&terms.bundle, &terms.engine);
     let mut concluder = Concluder::new(&store, log, terms, listener);
+    if let Some(sentence) = other_policy {
+        concluder.health(installed::POLICY, &sentence, json!({"runs": bundle.id()}))?;
+    }
     if !recovery.is_clean() {
         let sentence = format!(
             "the frame store was not closed: {} frames were lost, {} are there",

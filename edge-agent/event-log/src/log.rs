@@ -133,6 +133,24 @@ impl EventLog {
         })
     }
 
+    /// Records an event of the device itself and remembers `value` for `key`: both or neither.
+    ///
+    /// # Errors
+    /// As [`EventLog::health`].
+    pub fn health_with_state(
+        &mut self,
+        (kind, text, fields): (&str, &str, &Value),
+        at: WallTime,
+        (key, value): (&str, &str),
+    ) -> Result<EventId, LogError> {
+        self.write("record a health event", |tx| {
+            let ticket = Ticket::draw(tx, at)?;
+            insert_health(tx, &ticket, Level::Notice, kind, text, fields, at)?;
+            set_state(tx, key, value)?;
+            Ok(ticket.id)
+        })
+    }
+
     /// The newest events that match, oldest of them first.
     ///
     /// # Errors
@@ -220,13 +238,7 @@ impl EventLog {
     /// # Errors
     /// [`LogError::Full`]; other failures of SQLite.
     pub fn state_set(&mut self, key: &str, value: &str) -> Result<(), LogError> {
-        self.write("write state", |tx| {
-            tx.execute(
-                "INSERT INTO state VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = ?2",
-                [key, value],
-            )
-            .map(drop)
-        })
+        self.write("write state", |tx| set_state(tx, key, value))
     }
 
     /// Forbids the database file to outgrow `bytes` (its write-ahead log, at most a few MiB, comes on
@@ -297,6 +309,14 @@ impl Ticket {
             },
         )
     }
+}
+
+fn set_state(tx: &Transaction<'_>, key: &str, value: &str) -> rusqlite::Result<()> {
+    tx.execute(
+        "INSERT INTO state VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = ?2",
+        [key, value],
+    )
+    .map(drop)
 }
 
 fn next_seq(tx: &Transaction<'_>) -> rusqlite::Result<u64> {

@@ -45,6 +45,12 @@ enum Command {
         /// Folder of the bundle.
         dir: PathBuf,
     },
+    /// Run a bundle, and keep what it computes for golden inputs in it, so that whoever gets it can tell whether
+    /// it computes the same.
+    Golden {
+        /// Folder of the bundle.
+        dir: PathBuf,
+    },
     /// Make a checkpoint of random weights, for measuring: the real shape, no use otherwise.
     MakeRandom(random::Random),
     /// Measure a packed policy on this machine, beside llama.cpp and ONNX Runtime if they are
@@ -89,6 +95,10 @@ fn run(command: Command, json: bool) -> Result<(Value, String)> {
             of_bundle(&bundle)
         }
         Command::Verify { dir } => of_bundle(&verify(dir)?),
+        Command::Golden { dir } => {
+            progress.says("run");
+            of_bundle(&pack::with_golden(&dir)?)
+        }
         Command::MakeRandom(given) => {
             progress.says("make");
             let bytes = random::make(&given, &progress)?;

@@ -166,6 +166,25 @@ pub fn pack(given: &Pack, progress: &Progress) -> Result<Bundle> {
     written
 }
 
+/// Puts what the bundle in `dir` computes here for the golden inputs into it.
+///
+/// # Errors
+/// If the bundle is refused, cannot be run, or not be written.
+pub fn with_golden(dir: &Path) -> Result<Bundle> {
+    let bundle = Bundle::open(dir)?;
+    let golden = serde_json::to_string(&Golden::of(&load(&bundle)?)?)?;
+    let known = bundle.manifest.parts.get(GOLDEN).map(|part| part.file.clone());
+    let (path, manifest) = (known.as_deref().unwrap_or(GOLDEN_FILE), dir.join(bundle::MANIFEST));
+    fs::write(dir.join(path), golden).with_context(|| format!("{path} cannot be written"))?;
+    if known.is_none() {
+        let mut text = fs::read_to_string(&manifest)?;
+        text.push_str(&format!("\n[parts.{GOLDEN}]\nfile = \"{GOLDEN_FILE}\"\n"));
+        fs::write(&manifest, text)
+            .with_context(|| format!("{} cannot be written", manifest.display()))?;
+    }
+    Ok(bundle::seal(dir)?)
+}
+
 /// The policy, on all cores.
 pub fn load(bundle: &Bundle) -> Result<Engine> {
     let threads = thread::available_parallelism().map_or(1, usize::from);

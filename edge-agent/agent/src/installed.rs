@@ -1,0 +1,178 @@
+//! The policy that the device runs, as updates left it.
+
+use crate::{line::Dice, parts};
+use anyhow::Result;
+use bundle::Bundle;
+use event_log::{EventLog, LogReader};
+use hal_camera::{ClockQuality, WallTime};
+use serde::{Deserialize, Serialize};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+use updater::{Clock, Effect, Input, Parts, Plan, Stage, Trust};
+
+/// Where the log remembers it.
+const UPDATE: &str = "update";
+/// Kind of the events that tell of it.
+pub const POLICY: &str = "policy";
+/// This program was not built before: 2026-11-27.
+const BUILT_UNIX_S: i64 = 1_795_737_600;
+
+/// All that an updater must not forget.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// What is to be done, and what was.
+    pub plan: Plan,
+    /// What of the repository is believed; `None`: it was never seen.
+    pub trust: Option<Trust>,
+    /// When the time was last known for sure, in seconds since 1970.
+    pub sure_unix_s: i64,
+}
+
+/// Where what was fetched is kept.
+pub fn folder(data_dir: &Path) -> PathBuf {
+    data_dir.join("update")
+}
+
+impl Record {
+    /// As the log at `data_dir` has it, whoever writes there now.
+    ///
+    /// # Errors
+    /// If there is a log and it cannot be read.
+    pub fn read(data_dir: &Path) -> Result<Self> {
+        let path = parts::log_path(data_dir);
+        match path.exists() {
+            true => Ok(Self::understood(LogReader::open(&path)?.state_get(UPDATE)?.as_deref())),
+            false => Ok(Self::of_new_device()),
+        }
+    }
+
+    /// As `log` has it.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn of(log: &EventLog) -> Result<Self> {
+        Ok(Self::understood(log.state_get(UPDATE)?.as_deref()))
+    }
+
+    fn understood(text: Option<&str>) -> Self {
+        text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_else(Self::of_new_device)
+    }
+
+    /// Of a device that never had an update: it draws its place in the waves.
+    fn of_new_device() -> Self {
+        let seed = (Dice::new().next() * f64::from(release::SEEDS)) as u16;
+        Self { plan: Plan { seed, ..Plan::default() }, ..Self::default() }
+    }
+
+    /// What time it is, as far as can be known.
+    pub fn clock(&self, now: WallTime) -> Clock {
+        let floor_unix_s = self.sure_unix_s.max(BUILT_UNIX_S);
+        Clock { now_unix_s: now.unix_us / 1_000_000, floor_unix_s }
+    }
+
+    /// Remembers the time, if it is known for sure.
+    pub fn note_time(&mut self, now: WallTime) {
+        if now.quality != ClockQuality::Unsynced {
+            self.sure_unix_s = self.sure_unix_s.max(now.unix_us / 1_000_000);
+        }
+    }
+
+    /// Takes a step: what it tells and what it must not forget become one transaction of `log`. Returns what
+    /// it told, and what is to be done besides.
+    ///
+    /// # Errors
+    /// If the log cannot be written; nothing has changed then.
+    pub fn step(
+        &mut self,
+        input: Input<'_>,
+        log: &mut EventLog,
+    ) -> Result<(Vec<String>, Vec<Effect>)> {
+        let (plan, effects) = self.plan.clone().step(input);
+        let next = Self { plan, ..self.clone() };
+        let text = serde_json::to_string(&next)?;
+        let (mut told, mut left) = (vec![], vec![]);
+        for effect in effects {
+            match effect {
+                Effect::Say { sentence, fields } => {
+                    let event = (POLICY, sentence.as_str(), &fields);
+                    log.health_with_state(event, parts::now(), (UPDATE, &text))?;
+                    told.push(sentence);
+                }
+                other => left.push(other),
+            }
+        }
+        if told.is_empty() && next != *self {
+            log.state_set(UPDATE, &text)?;
+        }
+        *self = next;
+        Ok((told, left))
+    }
+
+    /// Keeps what is believed.
+    ///
+    /// # Errors
+    /// If the log cannot be written.
+    pub fn keep(&self, log: &mut EventLog) -> Result<()> {
+        Ok(log.state_set(UPDATE, &serde_json::to_string(self)?)?)
+    }
+}
+
+/// The policy that an update left here, if one did; else nothing. A second text says why it is not the one
+/// that should be there.
+///
+/// # Errors
+/// If the log cannot be read.
+pub fn open(data_dir: &Path) -> Result<(Option<Bundle>, Option<String>)> {
+    let folder = folder(data_dir);
+    if !folder.exists() {
+        return Ok((None, None));
+    }
+    let plan = Record::read(data_dir)?.plan;
+    let parts = Parts::open(&folder)?;
+    let slots = [plan.active, plan.previous.flatten()];
+    let mut why = None;
+    for release in slots.into_iter().flatten().filter_map(|slot| slot.release) {
+        match Bundle::open(parts.bundle(&release.bundle)) {
+            Ok(bundle) if bundle.id() == release.bundle => return Ok((Some(bundle), why)),
+            Ok(_) => why = Some(format!("the policy {} is another now", release.bundle)),
+            Err(error) => {
+                why = Some(format!("the policy {} cannot be used: {error}", release.bundle))
+            }
+        }
+    }
+    Ok((None, why))
+}
+
+/// Ends a trial that the end of its program cut off: it is the old policy that watches. Returns what was told.
+///
+/// # Errors
+/// If the log cannot be read or written.
+pub fn end_of_trial(log: &mut EventLog) -> Result<Vec<String>> {
+    let mut record = Record::of(log)?;
+    if record.plan.stage != Stage::Trial {
+        return Ok(vec![]);
+    }
+    Ok(record.step(Input::Failed("its trial was cut off".to_owned()), log)?.0)
+}
+
+/// Removes what no plan needs.
+///
+/// # Errors
+/// If the disk fails.
+pub fn clear(plan: &Plan, data_dir: &Path) -> Result<()> {
+    Ok(Parts::open(&folder(data_dir))?.keep_only(&plan.needs())?)
+}
+
+/// The root that the device was given.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn given_root(path: &Path) -> io::Result<String> {
+    const ROOT_BYTES_MAX: u64 = 1 << 20;
+    match fs::metadata(path)?.len() {
+        0..=ROOT_BYTES_MAX => fs::read_to_string(path),
+        _ => Err(io::Error::other("it is larger than 1 MiB")),
+    }
+}

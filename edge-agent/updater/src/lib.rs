@@ -1,0 +1,25 @@
+//! Brings a camera the policy that its channel names: verified, fetched, staged.
+//!
+//! A repository (crate `release`) lies at any web server or in a folder. What of it is believed is decided by
+//! TUF ([`Catalogue`]), what of it is missing by content ([`Parts`], [`fetch()`]), and what is done about it by a
+//! pure planner ([`Plan`]). Nothing of a bundle is parsed before every byte of it was verified.
+#![forbid(unsafe_code)]
+
+mod fetch;
+mod parts;
+mod plan;
+mod source;
+mod trust;
+
+pub use fetch::{FetchError, Progress, Request, fetch, requests};
+pub use parts::{Partial, Parts, PartsError};
+pub use plan::{Candidate, Effect, Input, Plan, Slot, Stage};
+pub use source::{Source, SourceError};
+pub use trust::{Catalogue, Clock, Trust, TrustError};
+
+use std::{fs, io, path::Path};
+
+/// Sees to it that a file or folder is on disk.
+fn fsync(path: &Path) -> io::Result<()> {
+    fs::File::open(path)?.sync_all()
+}

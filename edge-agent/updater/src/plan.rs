@@ -1,0 +1,334 @@
+//! What to do about an update: pure. A plan and what happened give the next plan and what is to be done.
+//!
+//! ```text
+//! Idle ──offered──▶ Fetching ──fetched──▶ Verified ──laid out──▶ Staged ──begun──▶ Trial ──passed──▶ Committed
+//!                       └───────────────────────┴───────── failed ─────┴──────────────┘
+//!                                                            ▼
+//!                                                        RolledBack
+//! ```
+//!
+//! The log keeps the plan; each step is one transaction with what it tells. What runs follows from the plan
+//! alone ([`Plan::runs`]): until a trial has passed, it is the old policy after every start but the trial's own.
+
+use release::{Admission, Channel, Release, version};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+/// A trial that has begun so often and not ended has failed: the policy takes the device down with it.
+const STARTS_MAX: u32 = 2;
+
+/// Where an update stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stage {
+    /// Nothing is to be done.
+    #[default]
+    Idle,
+    /// Its files are coming.
+    Fetching,
+    /// They are all there, and what was signed.
+    Verified,
+    /// They are laid out as a bundle, beside the one that runs.
+    Staged,
+    /// It runs, to be watched.
+    Trial,
+    /// It is the device's policy.
+    Committed,
+    /// It is not, and never will be under this number.
+    RolledBack,
+}
+
+/// A policy that a device has, or could have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Slot {
+    /// `name@version+hash`.
+    pub bundle: String,
+    /// `major.minor.patch`.
+    pub version: String,
+    /// The release that it came with; `None`: it came with the program.
+    pub release: Option<Release>,
+}
+
+/// A policy that is on its way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Candidate {
+    /// The channel's number that offered it.
+    pub number: u64,
+    /// What it is.
+    pub release: Release,
+}
+
+/// All that an updater must not forget, but what it believes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Where the newest update stands.
+    pub stage: Stage,
+    /// What is on its way, or came to an end last.
+    pub candidate: Option<Candidate>,
+    /// Why it was rolled back, if it was.
+    pub why: Option<String>,
+    /// What the device runs; `None`: what came with the program.
+    pub active: Option<Slot>,
+    /// What it ran before, and can go back to.
+    pub previous: Option<Option<Slot>>,
+    /// The highest number of the channel that was followed.
+    pub number: u64,
+    /// No version below it, `major.minor.patch`; empty: none is too low.
+    pub floor: String,
+    /// The device's place in every wave.
+    pub seed: u16,
+    /// How often the trial has begun.
+    pub starts: u32,
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum Input<'a> {
+    /// A believed channel offers this release, at this time in seconds since 1970. `agent` is the version of
+    /// the program, and `own` that of the policy that came with it.
+    Offered {
+        /// The channel.
+        channel: &'a Channel,
+        /// Its release.
+        release: &'a Release,
+        /// Seconds since 1970.
+        now_unix_s: i64,
+        /// `major.minor.patch`
+        agent: &'a str,
+        /// Id of the bundle that the program carries.
+        built_in: &'a str,
+    },
+    /// Every file of the candidate is there and verified.
+    Fetched,
+    /// It is laid out, and opens as a bundle.
+    LaidOut,
+    /// Its trial begins.
+    TrialBegins,
+    /// The program has started.
+    Started,
+    /// Its trial ended well.
+    Passed,
+    /// It cannot be used, or its trial ended badly.
+    Failed(String),
+    /// A person wants the policy before this one back. `built_in` is the version of the one that came with the
+    /// program.
+    GoBack {
+        /// `major.minor.patch`
+        built_in: &'a str,
+    },
+}
+
+/// What is to be done once the plan is kept.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Tell this, as an event.
+    Say {
+        /// A plain sentence.
+        sentence: String,
+        /// Its facts.
+        fields: Value,
+    },
+    /// Nothing but what the plan names is needed on the disk any more.
+    Clear,
+    /// Another policy is to run from now on.
+    Switch,
+}
+
+impl Plan {
+    /// What runs, by this plan; `None`: what came with the program.
+    pub fn runs(&self) -> Option<&Release> {
+        match (&self.stage, &self.candidate) {
+            (Stage::Trial, Some(candidate)) => Some(&candidate.release),
+            _ => self.active.as_ref().and_then(|slot| slot.release.as_ref()),
+        }
+    }
+
+    /// Releases whose files are needed.
+    pub fn needs(&self) -> Vec<&Release> {
+        let slots = [self.active.as_ref(), self.previous.as_ref().and_then(Option::as_ref)];
+        let kept = slots.into_iter().flatten().filter_map(|slot| slot.release.as_ref());
+        let underway = !matches!(self.stage, Stage::Idle | Stage::Committed | Stage::RolledBack);
+        let candidate = self.candidate.as_ref().filter(|_| underway).map(|c| &c.release);
+        kept.chain(candidate).collect()
+    }
+
+    /// The next plan, and what is to be done.
+    pub fn step(self, input: Input<'_>) -> (Self, Vec<Effect>) {
+        match input {
+            Input::Offered { channel, release, now_unix_s, agent, built_in } => {
+                self.offered(channel, release, now_unix_s, agent, built_in)
+            }
+            Input::Fetched => self.moves(Stage::Fetching, Stage::Verified),
+            Input::LaidOut => self.moves(Stage::Verified, Stage::Staged),
+            Input::TrialBegins => {
+                let (mut plan, mut effects) = self.moves(Stage::Staged, Stage::Trial);
+                if plan.stage == Stage::Trial && !effects.is_empty() {
+                    plan.starts = 1;
+                    effects.push(Effect::Switch);
+                }
+                (plan, effects)
+            }
+            Input::Started => self.started(),
+            Input::Passed => self.passed(),
+            Input::Failed(why) => self.failed(why),
+            Input::GoBack { built_in } => self.go_back(built_in),
+        }
+    }
+
+    fn offered(
+        mut self,
+        channel: &Channel,
+        release: &Release,
+        now: i64,
+        agent: &str,
+        built_in: &str,
+    ) -> (Self, Vec<Effect>) {
+        // A number that was followed is not followed again, however it ended, and no lower one ever.
+        let known = self.candidate.as_ref().is_some_and(|c| c.number == channel.number);
+        if channel.number < self.number || (channel.number == self.number && known) {
+            return (self, vec![]);
+        }
+        // A trial decides about itself; the next offer waits for it.
+        if self.stage == Stage::Trial {
+            return (self, vec![]);
+        }
+        if channel.halted && self.stage_is_underway() {
+            // What came stays, for when it is taken up again.
+            self.stage = Stage::Idle;
+            let say = self.say("waits: its rollout was halted");
+            self.candidate = None;
+            return (self, vec![say]);
+        }
+        if version(&channel.floor) > version(&self.floor) {
+            self.floor = channel.floor.clone();
+        }
+        let running = self.runs().map_or(built_in, |release| &release.bundle);
+        if release.bundle == running {
+            self.number = channel.number;
+            let underway = !self.needs().is_empty() && self.stage_is_underway();
+            if underway {
+                // What is on its way is no longer wanted.
+                (self.stage, self.candidate) = (Stage::Idle, None);
+                return (self, vec![Effect::Clear]);
+            }
+            return (self, vec![]);
+        }
+        let refused = match () {
+            () if version(&release.version) < version(&self.floor) => {
+                Some(format!("the fleet runs nothing below {}", self.floor))
+            }
+            () if version(&release.min_agent) > version(agent) => Some(format!(
+                "it needs version {} of this program, which is {agent}",
+                release.min_agent
+            )),
+            () => None,
+        };
+        let candidate = Candidate { number: channel.number, release: release.clone() };
+        if let Some(why) = refused {
+            self.number = channel.number;
+            (self.stage, self.candidate) = (Stage::Fetching, Some(candidate));
+            return self.failed(why);
+        }
+        if channel.admits(self.seed, now) != Admission::Now {
+            let low = |c: &Candidate| version(&c.release.version) < version(&self.floor);
+            if self.candidate.as_ref().is_some_and(low) {
+                let why = format!("the fleet runs nothing below {}", self.floor);
+                return self.failed(why);
+            }
+            return (self, vec![]);
+        }
+        self.number = channel.number;
+        (self.stage, self.candidate, self.why) = (Stage::Fetching, Some(candidate), None);
+        let say = self.say("is being fetched");
+        (self, vec![say, Effect::Clear])
+    }
+
+    fn stage_is_underway(&self) -> bool {
+        matches!(self.stage, Stage::Fetching | Stage::Verified | Stage::Staged | Stage::Trial)
+    }
+
+    fn moves(mut self, from: Stage, to: Stage) -> (Self, Vec<Effect>) {
+        if self.stage != from {
+            return (self, vec![]);
+        }
+        self.stage = to;
+        let say = self.say(match to {
+            Stage::Verified => "has come, and is what was signed",
+            Stage::Staged => "is laid out beside the policy that runs",
+            _ => "is on trial",
+        });
+        (self, vec![say])
+    }
+
+    fn started(mut self) -> (Self, Vec<Effect>) {
+        if self.stage != Stage::Trial {
+            return (self, vec![]);
+        }
+        self.starts += 1;
+        if self.starts > STARTS_MAX {
+            let why = format!("the program was started {STARTS_MAX} times in its trial");
+            return self.failed(why);
+        }
+        (self, vec![])
+    }
+
+    fn passed(mut self) -> (Self, Vec<Effect>) {
+        let (Stage::Trial, Some(candidate)) = (self.stage, &self.candidate) else {
+            return (self, vec![]);
+        };
+        let release = candidate.release.clone();
+        let slot = Slot {
+            bundle: release.bundle.clone(),
+            version: release.version.clone(),
+            release: Some(release),
+        };
+        self.previous = Some(self.active.replace(slot));
+        (self.stage, self.starts) = (Stage::Committed, 0);
+        let say = self.say("is the policy from now on");
+        (self, vec![say, Effect::Clear])
+    }
+
+    fn failed(mut self, why: String) -> (Self, Vec<Effect>) {
+        if !self.stage_is_underway() {
+            return (self, vec![]);
+        }
+        let ran = self.stage == Stage::Trial;
+        (self.stage, self.starts, self.why) = (Stage::RolledBack, 0, Some(why.clone()));
+        let mut effects = vec![self.say(&format!("is not taken: {why}"))];
+        effects.extend(ran.then_some(Effect::Switch));
+        effects.push(Effect::Clear);
+        (self, effects)
+    }
+
+    fn go_back(mut self, built_in: &str) -> (Self, Vec<Effect>) {
+        if self.stage_is_underway() {
+            return self.failed("a person went back".to_owned());
+        }
+        let Some(previous) = self.previous.clone() else { return (self, vec![]) };
+        let to = previous.as_ref().map_or(built_in, |slot| &slot.version);
+        if version(to) < version(&self.floor) {
+            let sentence = format!(
+                "there is no way back to {to}: the fleet runs nothing below {}",
+                self.floor
+            );
+            return (self, vec![Effect::Say { sentence, fields: json!({"floor": null}) }]);
+        }
+        self.previous = None;
+        let left = std::mem::replace(&mut self.active, previous);
+        (self.stage, self.why) = (Stage::RolledBack, Some("a person went back".to_owned()));
+        let left = left.map_or_else(String::new, |slot| slot.bundle);
+        let sentence = format!("the policy {left} was left, since a person went back");
+        let fields = json!({"stage": self.stage, "bundle": left, "number": self.number});
+        (self, vec![Effect::Say { sentence, fields }, Effect::Switch, Effect::Clear])
+    }
+
+    fn say(&self, what: &str) -> Effect {
+        let bundle = self.candidate.as_ref().map_or("", |c| &c.release.bundle);
+        let fields = json!({
+            "stage": self.stage, "bundle": bundle, "number": self.number, "why": self.why,
+        });
+        Effect::Say { sentence: format!("the policy {bundle} {what}"), fields }
+    }
+}
+
+#[cfg(test)]
+mod tests;

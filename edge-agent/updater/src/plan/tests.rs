@@ -1,0 +1,227 @@
+use super::*;
+use proptest::prelude::*;
+use release::{File, SCHEMA, Wave};
+
+const BUILT_IN: &str = "nano@0.1.0+000000000000";
+
+fn release(version: &str, hash: char) -> Release {
+    let blake3 = hash.to_string().repeat(64);
+    Release {
+        schema: SCHEMA,
+        bundle: format!("nano@{version}+{}", &blake3[..12]),
+        name: "nano".to_owned(),
+        version: version.to_owned(),
+        min_agent: "0.1.0".to_owned(),
+        files: vec![File { file: "bundle.toml".to_owned(), bytes: 9, blake3 }],
+    }
+}
+
+fn channel(number: u64, release: &Release) -> Channel {
+    Channel {
+        schema: SCHEMA,
+        channel: "stable".to_owned(),
+        number,
+        release: release.target(),
+        bundle: release.bundle.clone(),
+        floor: "0.1.0".to_owned(),
+        start_unix_s: 0,
+        waves: vec![],
+        halted: false,
+    }
+}
+
+fn offered(plan: Plan, channel: &Channel, release: &Release) -> (Plan, Vec<Effect>) {
+    let (now_unix_s, agent, built_in) = (1, "0.1.0", BUILT_IN);
+    plan.step(Input::Offered { channel, release, now_unix_s, agent, built_in })
+}
+
+/// A plan after a release has gone all the way.
+fn committed(plan: Plan, number: u64, release: &Release) -> Plan {
+    let (mut plan, _) = offered(plan, &channel(number, release), release);
+    for input in [Input::Fetched, Input::LaidOut, Input::TrialBegins, Input::Passed] {
+        plan = plan.step(input).0;
+    }
+    assert_eq!(plan.stage, Stage::Committed);
+    plan
+}
+
+#[test]
+fn a_release_goes_all_the_way_and_each_step_is_told() {
+    let new = release("0.2.0", 'a');
+    let (mut plan, told) = offered(Plan::default(), &channel(1, &new), &new);
+    let mut stages = vec![plan.stage];
+    let mut said = told.iter().filter(|effect| matches!(effect, Effect::Say { .. })).count();
+    for input in [Input::Fetched, Input::LaidOut, Input::TrialBegins, Input::Passed] {
+        assert_eq!(plan.runs().is_some(), plan.stage == Stage::Trial);
+        let (next, told) = plan.step(input);
+        said += told.iter().filter(|effect| matches!(effect, Effect::Say { .. })).count();
+        stages.push(next.stage);
+        plan = next;
+    }
+    use Stage::{Committed, Fetching, Staged, Trial, Verified};
+    assert_eq!(stages, [Fetching, Verified, Staged, Trial, Committed]);
+    assert_eq!(said, 5);
+    assert_eq!(plan.runs(), Some(&new));
+    assert_eq!(plan.previous, Some(None));
+}
+
+#[test]
+fn what_was_refused_comes_back_only_under_a_higher_number() {
+    let new = release("0.2.0", 'a');
+    let (plan, _) = offered(Plan::default(), &channel(4, &new), &new);
+    let (plan, _) = plan.step(Input::Failed("wrong golden answers".to_owned()));
+    assert_eq!((plan.stage, plan.runs()), (Stage::RolledBack, None));
+    for number in [1, 3, 4] {
+        let (again, effects) = offered(plan.clone(), &channel(number, &new), &new);
+        assert_eq!((again, effects), (plan.clone(), vec![]), "{number}");
+    }
+    assert_eq!(offered(plan, &channel(5, &new), &new).0.stage, Stage::Fetching);
+}
+
+#[test]
+fn a_trial_that_takes_the_device_down_ends_on_the_old_policy() {
+    let (old, new) = (release("0.2.0", 'a'), release("0.3.0", 'b'));
+    let mut plan = committed(Plan::default(), 1, &old);
+    (plan, _) = offered(plan, &channel(2, &new), &new);
+    for input in [Input::Fetched, Input::LaidOut, Input::TrialBegins] {
+        plan = plan.step(input).0;
+    }
+    assert_eq!(plan.runs(), Some(&new));
+    (plan, _) = plan.step(Input::Started);
+    assert_eq!(plan.runs(), Some(&new), "one restart may be a power cut");
+    let (plan, effects) = plan.step(Input::Started);
+    assert_eq!((plan.stage, plan.runs()), (Stage::RolledBack, Some(&old)));
+    assert!(effects.contains(&Effect::Switch) && plan.why.is_some());
+}
+
+#[test]
+fn no_version_below_the_floor_is_run_and_the_floor_never_falls() {
+    let (old, new, older) = (release("0.2.0", 'a'), release("0.3.0", 'b'), release("0.1.5", 'c'));
+    let plan = committed(Plan::default(), 1, &old);
+    let raised = Channel { floor: "0.3.0".to_owned(), ..channel(2, &new) };
+    let (mut plan, _) = offered(plan, &raised, &new);
+    for input in [Input::Fetched, Input::LaidOut, Input::TrialBegins, Input::Passed] {
+        plan = plan.step(input).0;
+    }
+    let (kept, effects) = plan.clone().step(Input::GoBack { built_in: "0.1.0" });
+    assert_eq!(kept, plan);
+    assert!(matches!(&effects[..], [Effect::Say { sentence, .. }] if sentence.contains("0.3.0")));
+    let lower = Channel { floor: "0.1.0".to_owned(), ..channel(3, &older) };
+    let (plan, _) = offered(plan, &lower, &older);
+    assert_eq!((plan.stage, &*plan.floor), (Stage::RolledBack, "0.3.0"));
+    assert_eq!(plan.runs(), Some(&new));
+}
+
+#[test]
+fn a_person_goes_back_to_what_ran_before() {
+    let new = release("0.2.0", 'a');
+    let plan = committed(Plan::default(), 1, &new);
+    let (plan, effects) = plan.step(Input::GoBack { built_in: "0.1.0" });
+    assert_eq!((plan.stage, plan.runs()), (Stage::RolledBack, None));
+    assert!(effects.contains(&Effect::Switch));
+    let (again, effects) = offered(plan.clone(), &channel(1, &new), &new);
+    assert_eq!((again, effects), (plan, vec![]), "the same number does not bring it back");
+}
+
+#[test]
+fn a_rollout_that_is_halted_stops_where_it_is_and_can_be_taken_up_again() {
+    let new = release("0.2.0", 'a');
+    let (plan, _) = offered(Plan::default(), &channel(1, &new), &new);
+    let halted = Channel { halted: true, ..channel(2, &new) };
+    let (plan, effects) = offered(plan.step(Input::Fetched).0, &halted, &new);
+    assert_eq!((plan.stage, &plan.candidate), (Stage::Idle, &None));
+    assert!(!effects.contains(&Effect::Clear), "what came is not thrown away");
+    assert_eq!(offered(plan.clone(), &halted, &new).0, plan);
+    assert_eq!(offered(plan, &channel(3, &new), &new).0.stage, Stage::Fetching);
+}
+
+#[test]
+fn a_device_waits_for_its_wave_and_for_a_program_that_is_new_enough() {
+    let new = release("0.2.0", 'a');
+    let late = Plan { seed: 2000, ..Plan::default() };
+    let waves = vec![Wave { after_s: 0, share: 0.1 }, Wave { after_s: 100, share: 1.0 }];
+    let channel = Channel { waves, ..channel(1, &new) };
+    let at = |now_unix_s, release: &Release| {
+        let (agent, built_in) = ("0.1.0", BUILT_IN);
+        let input = Input::Offered { channel: &channel, release, now_unix_s, agent, built_in };
+        late.clone().step(input).0
+    };
+    assert_eq!(at(99, &new), Plan { floor: "0.1.0".to_owned(), ..late.clone() });
+    assert_eq!(at(100, &new).stage, Stage::Fetching);
+    let newer = Release { min_agent: "0.9.0".to_owned(), ..new.clone() };
+    let plan = at(0, &newer);
+    assert!(plan.why.unwrap().contains("0.9.0"));
+}
+
+#[derive(Clone, Debug)]
+enum Happens {
+    Offered(u64, usize, u8, u8),
+    Fetched,
+    LaidOut,
+    TrialBegins,
+    Started,
+    Passed,
+    Failed,
+    GoBack,
+}
+
+fn anything() -> impl Strategy<Value = Happens> {
+    prop_oneof![
+        4 => (0_u64..9, 0..4_usize, 0_u8..4, 0_u8..4)
+            .prop_map(|(number, which, floor, how)| Happens::Offered(number, which, floor, how)),
+        3 => Just(Happens::Fetched),
+        3 => Just(Happens::LaidOut),
+        3 => Just(Happens::TrialBegins),
+        1 => Just(Happens::Started),
+        3 => Just(Happens::Passed),
+        1 => Just(Happens::Failed),
+        1 => Just(Happens::GoBack),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn whatever_happens_only_a_trial_that_passed_changes_what_runs(
+        story in prop::collection::vec(anything(), 1..60),
+    ) {
+        let releases =
+            [release("0.1.1", 'a'), release("0.2.0", 'b'), release("0.2.1", 'c'), release("0.3.0", 'd')];
+        let mut plan = Plan::default();
+        for happens in story {
+            let before = plan.clone();
+            let goes_back = matches!(happens, Happens::GoBack);
+            let passes = matches!(happens, Happens::Passed);
+            let (next, _) = match happens {
+                Happens::Offered(number, which, floor, how) => {
+                    let floor = format!("0.{floor}.0");
+                    let waves = if how == 1 { vec![Wave { after_s: 0, share: 0.0 }] } else { vec![] };
+                    let halted = how == 2;
+                    let channel = Channel { floor, waves, halted, ..channel(number, &releases[which]) };
+                    offered(plan, &channel, &releases[which])
+                }
+                Happens::Fetched => plan.step(Input::Fetched),
+                Happens::LaidOut => plan.step(Input::LaidOut),
+                Happens::TrialBegins => plan.step(Input::TrialBegins),
+                Happens::Started => plan.step(Input::Started),
+                Happens::Passed => plan.step(Input::Passed),
+                Happens::Failed => plan.step(Input::Failed("x".to_owned())),
+                Happens::GoBack => plan.step(Input::GoBack { built_in: "0.1.0" }),
+            };
+            prop_assert!(next.number >= before.number);
+            prop_assert!(version(&next.floor) >= version(&before.floor));
+            if next.active != before.active {
+                prop_assert!(goes_back || (passes && before.stage == Stage::Trial));
+                let runs = next.active.as_ref().map_or("0.1.0", |slot| &slot.version);
+                prop_assert!(version(runs) >= version(&next.floor), "{} below {}", runs, next.floor);
+            }
+            if next.stage == Stage::RolledBack && before.stage == Stage::Trial && !goes_back {
+                prop_assert_eq!(&next.active, &before.active);
+            }
+            let kept: Vec<&str> = next.needs().iter().map(|r| r.bundle.as_str()).collect();
+            prop_assert!(next.runs().is_none_or(|runs| kept.contains(&runs.bundle.as_str())));
+            plan = next;
+        }
+    }
+}

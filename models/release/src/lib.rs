@@ -1,0 +1,211 @@
+//! The packed form of a bundle: what a repository of policies holds and a camera fetches.
+//!
+//! A repository is a folder of plain files, which any web server or USB stick can carry:
+//!
+//! | folder | file | what |
+//! |---|---|---|
+//! | `metadata/` | | TUF's four roles; they sign the targets, and nothing else needs to be believed |
+//! | `targets/` | `channel-NAME.json` | a [`Channel`]: which release its cameras should have, in which waves |
+//! | | `release-NAME-VERSION-HASH.json` | a [`Release`]: the files of a bundle, by their hashes |
+//! | | `part-HASH.json` | an [`Index`]: of which chunks a file is made, and in which packs they lie |
+//! | `packs/` | `HASH.pack` | chunks one after the other, each compressed by itself |
+//!
+//! A file of a bundle is cut where its content says so, so that what a new version shares with an old one is
+//! the same chunks, wherever it lies. What a repository has already is not packed again, and what a camera
+//! has already is not fetched again. A pack is not signed: each chunk of it is checked against a hash of a
+//! signed index before it is decompressed, and once more after.
+//!
+//! Everything here is pure but [`pack`], which writes packs.
+#![forbid(unsafe_code)]
+
+mod channel;
+mod index;
+mod pack;
+
+pub use channel::{Admission, Channel, SEEDS, Wave};
+pub use index::{CHUNK_BYTES_MAX, Chunk, ChunkError, Index, PACK_BYTES_MAX};
+pub use pack::{PackError, cut, pack, pack_path};
+
+use bundle::{Bundle, MANIFEST};
+use serde::{Deserialize, Serialize};
+use std::{
+    fs,
+    io::{self, BufReader},
+    path::{Component, Path},
+};
+
+/// The newest layout of the files here that this code reads.
+pub const SCHEMA: u32 = 1;
+
+/// Folder of TUF's metadata in a repository.
+pub const METADATA: &str = "metadata";
+/// Folder of the targets.
+pub const TARGETS: &str = "targets";
+/// Folder of the packs.
+pub const PACKS: &str = "packs";
+
+/// A file of a release is larger than any target may be.
+const FILES_MAX: usize = 64;
+
+/// Why what a repository says cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FormatError {
+    /// It is no such file.
+    #[error("'{name}' of the repository cannot be understood ({why}): publish it anew")]
+    Malformed {
+        /// The target.
+        name: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// It is of a later layout.
+    #[error(
+        "'{name}' of the repository has layout {found}, and this program reads up to {SCHEMA}: update the program"
+    )]
+    TooNew {
+        /// The target.
+        name: String,
+        /// Its layout.
+        found: u32,
+    },
+}
+
+/// A bundle as a repository holds it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Release {
+    /// Layout of this file.
+    pub schema: u32,
+    /// [`Bundle::id`]: `name@version+hash`.
+    pub bundle: String,
+    /// Name of the policy.
+    pub name: String,
+    /// Version of the policy, `major.minor.patch`.
+    pub version: String,
+    /// The lowest agent version that can run it, `major.minor.patch`.
+    pub min_agent: String,
+    /// All files of the bundle, its manifest included.
+    pub files: Vec<File>,
+}
+
+/// A file of a bundle.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    /// Its path inside the bundle.
+    pub file: String,
+    /// Its length.
+    pub bytes: u64,
+    /// BLAKE3 of it, 64 hexadecimal digits.
+    pub blake3: String,
+}
+
+impl File {
+    /// Name of the target that says of which chunks it is made.
+    pub fn index(&self) -> String {
+        format!("part-{}.json", self.blake3)
+    }
+}
+
+impl Release {
+    /// Of a bundle.
+    ///
+    /// # Errors
+    /// If its manifest cannot be read any more.
+    pub fn of(bundle: &Bundle) -> io::Result<Self> {
+        let manifest = bundle.dir.join(MANIFEST);
+        let mut hasher = blake3::Hasher::new();
+        hasher.update_reader(BufReader::new(fs::File::open(&manifest)?))?;
+        let (bytes, blake3) = (hasher.count(), hasher.finalize().to_hex().to_string());
+        let own = File { file: MANIFEST.to_owned(), bytes, blake3 };
+        let parts = bundle.manifest.parts.values().map(|part| File {
+            file: part.file.clone(),
+            bytes: part.bytes,
+            blake3: part.blake3.clone(),
+        });
+        let mut files: Vec<File> = parts.chain([own]).collect();
+        files.sort_by(|a, b| a.file.cmp(&b.file));
+        // Two parts may be one file.
+        files.dedup();
+        Ok(Self {
+            schema: SCHEMA,
+            bundle: bundle.id(),
+            name: bundle.manifest.name.clone(),
+            version: bundle.manifest.version.clone(),
+            min_agent: bundle.manifest.min_agent.clone(),
+            files,
+        })
+    }
+
+    /// Name of the target.
+    pub fn target(&self) -> String {
+        let hash = self.bundle.rsplit('+').next().unwrap_or_default();
+        format!("release-{}-{}-{hash}.json", self.name, self.version)
+    }
+
+    /// Bytes of all files.
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().fold(0, |sum, file| sum.saturating_add(file.bytes))
+    }
+
+    /// Reads the target `name`.
+    ///
+    /// # Errors
+    /// [`FormatError`]
+    pub fn parse(name: &str, json: &[u8]) -> Result<Self, FormatError> {
+        let release: Self = read(name, json)?;
+        let distinct =
+            |n: usize| release.files[..n].iter().all(|f| f.file != release.files[n].file);
+        let sound = release.files.len() <= FILES_MAX
+            && release.files.iter().any(|file| file.file == MANIFEST)
+            && (0..release.files.len()).all(distinct)
+            && release.files.iter().all(|f| stays_inside(&f.file) && is_hash(&f.blake3))
+            && version(&release.version).is_some()
+            && version(&release.min_agent).is_some()
+            && is_label(&release.name)
+            && release.target() == name;
+        match sound {
+            true => Ok(release),
+            false => Err(malformed(name, "it is no release of a bundle")),
+        }
+    }
+}
+
+/// `major.minor.patch`, with whatever follows a `-` or `+` left out; versions are in order as these are.
+pub fn version(text: &str) -> Option<(u32, u32, u32)> {
+    let core = text.split(['-', '+']).next()?;
+    let mut numbers = core.split('.').map(|n| n.parse().ok());
+    let version = (numbers.next()??, numbers.next()??, numbers.next()??);
+    numbers.next().is_none().then_some(version)
+}
+
+/// Whether a text can be part of a target's name: lower-case letters, digits, `-`, `_`, `.`.
+pub fn is_label(text: &str) -> bool {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c);
+    !text.is_empty() && text.len() <= 64 && !text.starts_with('.') && text.chars().all(plain)
+}
+
+fn is_hash(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+}
+
+fn stays_inside(file: &str) -> bool {
+    !file.is_empty() && Path::new(file).components().all(|c| matches!(c, Component::Normal(_)))
+}
+
+fn malformed(name: &str, why: impl ToString) -> FormatError {
+    FormatError::Malformed { name: name.to_owned(), why: why.to_string() }
+}
+
+/// In two steps, so that a later layout is told apart from nonsense.
+fn read<'a, T: Deserialize<'a>>(name: &str, json: &'a [u8]) -> Result<T, FormatError> {
+    #[derive(Deserialize)]
+    struct Header {
+        schema: u32,
+    }
+    let header: Header = serde_json::from_slice(json).map_err(|error| malformed(name, error))?;
+    if header.schema > SCHEMA {
+        return Err(FormatError::TooNew { name: name.to_owned(), found: header.schema });
+    }
+    serde_json::from_slice(json).map_err(|error| malformed(name, error))
+}

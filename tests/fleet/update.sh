@@ -1,0 +1,173 @@
+#!/bin/bash
+# A new policy over the air: from its owner's repository, through a plain web server (Debian's nginx), to a camera.
+# shellcheck source=tests/commands/begin.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../commands/begin.sh"
+fleet=${LOOKBACK_FLEET:-$target/release/lookback-fleet}
+
+port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+chmod 755 .
+mkdir -p web www
+cat >web/nginx.conf <<END
+worker_processes 1;
+daemon off;
+pid $PWD/web/pid;
+error_log $PWD/web/error.log;
+events { worker_connections 64; }
+http {
+    access_log $PWD/web/access.log;
+    client_body_temp_path $PWD/web/body;
+    proxy_temp_path $PWD/web/proxy;
+    fastcgi_temp_path $PWD/web/fastcgi;
+    uwsgi_temp_path $PWD/web/uwsgi;
+    scgi_temp_path $PWD/web/scgi;
+    server { listen 127.0.0.1:$port; root $PWD/www; }
+}
+END
+web_on() {
+    /usr/sbin/nginx -e "$PWD/web/error.log" -p "$PWD/web" -c "$PWD/web/nginx.conf" >web/out 2>&1 </dev/null &
+    web=$!
+    children+=("$web")
+    wait_for 20 curl -s -o /dev/null "http://127.0.0.1:$port/" || { cat web/out web/error.log; return 1; }
+}
+web_off() { kill "$web" && wait "$web"; true; }
+check 'a plain web server starts' web_on || finish
+repository_url=http://127.0.0.1:$port/policies
+
+# bundle DIRECTORY VERSION NOTICE: nano, of another version and with another threshold, and its golden answers.
+bundle() {
+    cp -r "$nano" "$1" && rm -f "$1/README.md" &&
+        sed -i "s/^version = .*/version = \"$2\"/; s/^notice = .*/notice = $3/" "$1/bundle.toml" &&
+        "$bundle_tool" seal "$1" && "$models_tool" golden "$1"
+}
+# to_the_web DIRECTORY [CHANNEL-OPTION...]: adds it, signs and publishes.
+to_the_web() { quiet "$fleet" repo add www/policies "$@" && signed_and_published; }
+signed_and_published() {
+    quiet "$fleet" repo sign www/policies --keys keys && quiet "$fleet" repo publish www/policies --keys keys
+}
+id_of() { "$bundle_tool" verify "$1" | sed -n 1p; }
+
+# --- the owner
+check 'a policy with other thresholds is made, with its golden answers' bundle second 0.2.0 0.5
+check 'a repository is made' quiet "$fleet" repo init www/policies --keys keys
+cp www/policies/metadata/1.root.json root.json
+check 'a bundle is added, signed and published' to_the_web second
+check 'the repository is sound' quiet "$fleet" repo show www/policies --verify
+second=$(id_of second)
+
+# --- the camera
+configure() { printf '[update]\nrepository = "%s"\nroot = "%s"\n' "$1" "${2:-root.json}"; }
+configure "$repository_url" >camera.toml
+camera=("$lookback" --config camera.toml --data-dir D)
+update() { "${camera[@]}" update "$@"; }
+update status --json >status.json
+holds 'it runs what came with the program' status.json "rows[0]['stage'] == 'Idle' and rows[0]['runs'].startswith('nano@0.1.0+')"
+built_in=$(python3 -c "import json; print(json.load(open('status.json'))['runs'])")
+check 'it is asked what is new' quiet update check --json
+holds 'and says so' quiet.out "rows[0]['is_new'] and rows[0]['offered'] == '$second' and rows[0]['admission'] == 'now'"
+check 'it takes it' quiet update apply --json
+holds 'and has it' quiet.out "rows[0]['stage'] == 'Committed' and rows[0]['runs'] == '$second' and rows[0]['changed']"
+holds 'of which it fetched only what it had not' quiet.out "0 < rows[0]['fetched'] < 20_000"
+holds 'and can go back' quiet.out "rows[0]['previous'] == '$built_in'"
+check 'to take it again changes nothing' quiet update apply --json
+holds 'as it says' quiet.out "not rows[0]['changed'] and rows[0]['fetched'] == 0"
+"$lookback" events --data-dir D --json >events.jsonl
+holds 'each step is an event' events.jsonl "
+    [r['fields']['stage'] for r in rows if r.get('label') == 'policy'] ==
+    ['Fetching', 'Verified', 'Staged', 'Trial', 'Committed']"
+check 'the next watch is by it' quiet "$lookback" run --config camera.toml --data-dir D --camera sim:seed=9001,minutes=3,speed=max --json
+holds 'and says so of its events' quiet.out "rows and all(r['bundle'] == '$second' for r in rows if r.get('kind', 'incident') == 'incident')"
+check 'and they replay' quiet "$lookback" replay --config camera.toml --data-dir D --json
+
+# --- a policy that is not what its owner tried
+bundle broken 0.3.0 0.6 >/dev/null
+python3 - broken/golden.json <<'END'
+import json, sys
+golden = json.load(open(sys.argv[1]))
+golden["tokens"][0] += 1
+json.dump(golden, open(sys.argv[1], "w"))
+END
+check 'a policy with wrong golden answers is published' eval "quiet '$bundle_tool' seal broken && to_the_web broken"
+refuses 1 'golden answers' 'it is not taken, with the reason' "${camera[@]}" update apply
+update status --json >status.json
+holds 'and the old one is what runs' status.json "
+    rows[0]['stage'] == 'RolledBack' and rows[0]['runs'] == '$second' and 'golden' in rows[0]['why']"
+"$lookback" events --data-dir D --json >events.jsonl
+holds 'the reason is an event' events.jsonl "
+    any('golden answers' in r['sentence'] and r['fields']['stage'] == 'RolledBack' for r in rows if r.get('label') == 'policy')"
+check 'it is not tried again under the same number' quiet update apply --json
+holds 'as it says' quiet.out "not rows[0]['changed']"
+
+# --- waves, halts, floors
+bundle third 0.4.0 0.7 >/dev/null
+third=$(id_of third)
+check 'a policy is published for nobody yet' to_the_web third --waves 100%@365d
+update check --json >check.json
+holds 'it waits for its wave' check.json "rows[0]['admission'] == 'later' and rows[0]['is_new']"
+check 'and takes nothing meanwhile' quiet update apply --json
+holds 'as it says' quiet.out "not rows[0]['changed'] and rows[0]['runs'] == '$second'"
+check 'the rollout is halted' eval "quiet '$fleet' repo waves www/policies --halt && signed_and_published"
+update check --json >check.json
+holds 'then it is for nobody' check.json "rows[0]['admission'] == 'never' and rows[0]['halted']"
+check 'and taken up again for all, with a floor' eval "quiet '$fleet' repo waves www/policies --resume --waves all --start now --floor 0.4.0 && signed_and_published"
+check 'then it is taken' quiet update apply --json
+holds 'and runs' quiet.out "rows[0]['runs'] == '$third' and rows[0]['floor'] == '0.4.0'"
+refuses 1 'nothing below 0.4.0' 'there is no way back below the floor' "${camera[@]}" update rollback
+bundle fourth 0.5.0 0.8 >/dev/null
+fourth=$(id_of fourth)
+check 'one more is taken' eval "to_the_web fourth && quiet update apply --json"
+check 'above the floor a person goes back' quiet update rollback --json
+holds 'to what ran before' quiet.out "rows[0]['runs'] == '$third' and rows[0]['stage'] == 'RolledBack'"
+check 'which the same number does not undo' quiet update apply --json
+holds 'as it says' quiet.out "rows[0]['runs'] == '$third'"
+
+# --- what goes wrong on the way
+check 'the owner offers it once more' eval "quiet '$fleet' repo waves www/policies --to '$fourth' && signed_and_published"
+web_off
+refuses 1 'cannot get .*policies' 'a server that is away is told' "${camera[@]}" update apply
+check 'the server is back' web_on
+cp -r www/policies stick
+altered=0
+for pack in www/policies/packs/*.pack; do
+    printf 'X' | dd of="$pack" bs=1 seek=100 conv=notrunc status=none
+    cmp -s "$pack" "stick/packs/${pack##*/}" || altered=$((altered + 1))
+done
+check 'packs are altered' test "$altered" -gt 0
+refuses 1 'something else than what was signed' 'what somebody altered is not taken' \
+    "$lookback" update apply --config camera.toml --data-dir E
+"$lookback" update status --config camera.toml --data-dir E --json >status.json
+holds 'and what came with the program runs' status.json "rows[0]['runs'] == '$built_in'"
+mv www/policies/metadata/timestamp.json timestamp.json
+refuses 1 "there is no .*timestamp.json" 'a repository without its timestamp is told' "${camera[@]}" update check
+mv timestamp.json www/policies/metadata/timestamp.json
+check 'another root is none for this repository' quiet "$fleet" repo init other --keys other-keys
+configure "$repository_url" other/metadata/1.root.json >other.toml
+refuses 1 'not believed' 'who trusts another owner takes nothing' "$lookback" update check --config other.toml --data-dir F
+configure "$repository_url" nowhere.json >no-root.toml
+check 'and once it is given the right root' quiet "$lookback" update check --config camera.toml --data-dir F
+refuses 1 "root 'nowhere.json'" 'a root that is not there is told' "$lookback" update check --config no-root.toml --data-dir H
+configure '' >none.toml
+refuses 1 'name one in \[update\] repository' 'without a repository there is nothing to ask' \
+    "$lookback" update check --config none.toml --data-dir F
+configure ftp://127.0.0.1/x >ftp.toml
+refuses 1 'only http' 'an address that is none is told' "$lookback" update check --config ftp.toml --data-dir F
+
+# --- a stick, and a policy that rots
+configure stick >stick.toml
+check 'a stick is a repository too' quiet "$lookback" update apply --config stick.toml --data-dir G --json
+holds 'from which all comes' quiet.out "rows[0]['runs'] == '$fourth'"
+python3 -c "import glob
+path = glob.glob('G/update/bundles/*/decoder.safetensors')[0]
+data = bytearray(open(path, 'rb').read()); data[len(data) // 2] ^= 1; open(path, 'r+b').write(data)"
+check 'a policy that rots on the disk keeps no camera from watching' quiet "$lookback" run --config stick.toml --data-dir G --camera sim:seed=9001,minutes=2,speed=max --json
+"$lookback" events --data-dir G --json >events.jsonl
+holds 'and it is told what watches instead' events.jsonl "
+    any('watches instead' in r['sentence'] for r in rows if r.get('label') == 'policy')"
+in_background "$lookback" run --config camera.toml --data-dir D --camera sim:seed=9002,minutes=9 --json
+wait_for 30 test -s D/events.sqlite
+sleep 2
+refuses 1 'in use|another' 'while it watches nothing is taken' "${camera[@]}" update apply
+check 'and what is new can be asked' quiet update check --json
+check 'it watches on' interrupted
+no_panic() { ! grep -rl panicked ./*.err ./*.out; }
+check 'nothing panicked in all of this' no_panic
+finish
