@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from . import oracle, tokens
-from .decoder import Decoder, part
+from .decoder import Decoder, between, part
 from .examples import TOLD, Batch, Example, Features, collate, example, save_shard
 from .export import with_decoder
 from .sft import verdicts, with_visual_tokens
@@ -231,9 +231,11 @@ def teach(
     windows: int,
     steps: int,
     seed: int,
+    keep: float = 0.0,
 ) -> None:
     """One round: the policy in `bundle` inquires about `windows` seeds from `start`, and is taught
-    for `steps`; writes and seals the bundle `out`, which is there whole or not at all.
+    for `steps`; writes and seals the bundle `out`, which is there whole or not at all. `keep` is
+    the share of the policy as it was in the weights that are written.
 
     `programs` are `lookback-oracle` and `lookback-bundle`; the rollouts are kept in `work`.
     """
@@ -248,8 +250,9 @@ def teach(
     rolled_out, features, worth = gather(inquire(bundle, work, binary, start, windows), tokenizer)
     print(f"rollouts: {summary(worth)}", flush=True)
     policy = Watcher(bundle)
+    before = copy.deepcopy(policy.decoder)
     train(policy, rolled_out, features, steps, seed, ids)
-    with_decoder(bundle, policy.decoder, sealer, out)
+    with_decoder(bundle, between(before, policy.decoder, keep), sealer, out)
 
 
 def train(

@@ -84,8 +84,8 @@ def main() -> None:
         "--keep",
         type=float,
         default=0.0,
-        help="of `sft --init BUNDLE`: share of the weights that it began with in those that are "
-        "written, 0 to 1: between both a policy often does what either does (default: 0)",
+        help="of `sft --init BUNDLE` and `idpo`: share of the weights that it began with in those "
+        "that are written, 0 to 1: between both a policy often does what either does (default: 0)",
     )
     parser.add_argument("--learning-rate", type=float, default=sft.LEARNING_RATE)
     parser.add_argument("--idpo-rounds", type=int)
@@ -126,8 +126,11 @@ def main() -> None:
         raise SystemExit(f"{given.out} is where it begins: name another folder with --out")
     if not 0.0 <= given.keep <= 1.0:
         raise SystemExit(f"--keep {given.keep}: a share, from 0 to 1")
-    if given.keep > 0.0 and not (given.command == "sft" and given.init and given.init.is_dir()):
-        raise SystemExit("--keep needs `sft` and a bundle to keep of: name it with --init")
+    from_bundle = given.command == "sft" and given.init and given.init.is_dir()
+    if given.keep > 0.0 and not (given.command == "idpo" or from_bundle):
+        raise SystemExit(
+            "--keep needs `idpo`, or `sft` and a bundle to keep of: name it with --init"
+        )
     plan = PLANS["tiny" if given.tiny else "full"]
     plan = Plan(
         given.perception_steps or plan.perception_steps,
@@ -165,7 +168,7 @@ def main() -> None:
     if given.command == "idpo":
         start = idpo.SEEDS + (given.seed * 10 + 1) * plan.idpo_windows
         amount = (start, plan.idpo_windows, plan.idpo_steps, given.seed + 1)
-        idpo.teach(given.bundle, given.out, given.work, programs, *amount)
+        idpo.teach(given.bundle, given.out, given.work, programs, *amount, keep=given.keep)
         print(f"bundle written to {given.out}", flush=True)
         return
     peak = given.learning_rate

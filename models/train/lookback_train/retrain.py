@@ -7,12 +7,11 @@ which the policy of the bundle goes its own way.
 
 from __future__ import annotations
 
-import copy
 import tomllib
 from pathlib import Path
 
 from . import examples, idpo, oracle, sft, tokens
-from .decoder import Decoder, Shape, part
+from .decoder import Decoder, Shape, between, part
 from .export import with_decoder
 
 LESSONS = oracle.TRAIN + 640_000
@@ -38,7 +37,7 @@ def train(
 ) -> None:
     """Trains a decoder of `seed` for `steps`, from `init` or from nothing; writes and seals `out`.
 
-    `keep` is the share of the bundle `init` in the weights that are written ([`between`]).
+    `keep` is the share of the bundle `init` in the weights that are written ([`decoder.between`]).
 
     `programs` are `lookback-oracle` and `lookback-bundle`; `amount` is the number of shards of
     lessons, of those in which the policy goes its own way, and of lessons in each; the first has
@@ -89,15 +88,3 @@ def train(
     if keep > 0.0 and init is not None:
         decoder = between(Decoder.of_bundle(init), decoder, keep)
     with_decoder(bundle, decoder, sealer, out)
-
-
-def between(before: Decoder, after: Decoder, keep: float) -> Decoder:
-    """A decoder whose weights lie between those of two, `keep` of them those of `before`.
-
-    After a short training from the one to the other it often does what both do, and forgets less
-    (Wortsman et al., Robust fine-tuning of zero-shot models, 2022).
-    """
-    mixed, old = copy.deepcopy(after), before.state_dict()
-    new = after.state_dict()
-    mixed.load_state_dict({name: keep * old[name] + (1 - keep) * new[name] for name in new})
-    return mixed

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lookback_train import retrain
-from lookback_train.decoder import Decoder, Shape, mrope, walk_positions
+from lookback_train.decoder import Decoder, Shape, between, mrope, walk_positions
 from lookback_train.nano import ROOT
 
 TINY = Shape(
@@ -179,9 +179,9 @@ def test_it_is_the_text_model_of_qwen3_vl() -> None:
 def test_between_two_decoders_is_either_at_the_ends_and_neither_in_the_middle() -> None:
     before, after = decoder(1), decoder(2)
     for keep, end in ((1.0, before), (0.0, after)):
-        mixed = retrain.between(before, after, keep).state_dict()
+        mixed = between(before, after, keep).state_dict()
         assert all(torch.equal(mixed[name], value) for name, value in end.state_dict().items())
-    mixed = retrain.between(before, after, 0.25).state_dict()
+    mixed = between(before, after, 0.25).state_dict()
     name = "layers.0.mlp.up_proj.weight"
     expected = 0.25 * before.state_dict()[name] + 0.75 * after.state_dict()[name]
     torch.testing.assert_close(mixed[name], expected)
