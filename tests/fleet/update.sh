@@ -162,12 +162,37 @@ check 'a policy that rots on the disk keeps no camera from watching' quiet "$loo
 "$lookback" events --data-dir G --json >events.jsonl
 holds 'and it is told what watches instead' events.jsonl "
     any('watches instead' in r['sentence'] for r in rows if r.get('label') == 'policy')"
-in_background "$lookback" run --config camera.toml --data-dir D --camera sim:seed=9002,minutes=9 --json
+# --- while it watches
+{ configure "$repository_url"; printf 'poll_hours = 0.0003\n'; } >polls.toml
+rm -rf www/policies && cp -r stick www/policies
+bundle fifth 0.6.0 0.55 >/dev/null
+fifth=$(id_of fifth)
+# staged BUNDLE
+staged() {
+    "$lookback" update status --config polls.toml --data-dir D --json >staged.json
+    grep -q '"stage":"Staged"' staged.json && grep -q "\"candidate\":\"$1\"" staged.json
+}
+in_background "$lookback" run --config polls.toml --data-dir D --camera sim:seed=9002,minutes=9 --json
 wait_for 30 test -s D/events.sqlite
 sleep 2
-refuses 1 'in use|another' 'while it watches nothing is taken' "${camera[@]}" update apply
-check 'and what is new can be asked' quiet update check --json
-check 'it watches on' interrupted
+refuses 1 'in use|another' 'while it watches nothing else may take it' "${camera[@]}" update apply
+check 'what is new can be asked' quiet update check --json
+check 'the camera fetches by itself what is offered, and lays it out' wait_for 60 staged "$fourth"
+check 'another is published meanwhile' to_the_web fifth
+check 'which it fetches instead' wait_for 60 staged "$fifth"
+check 'and watches on' interrupted
+check 'the next watch begins with its trial' quiet "$lookback" run --config camera.toml --data-dir D --camera sim:seed=9003,minutes=3,speed=max --json
+update status --json >status.json
+holds 'which it passes' status.json "rows[0]['stage'] == 'Committed' and rows[0]['runs'] == '$fifth'"
+"$lookback" events --data-dir D --json --limit 1000 >events.jsonl
+holds 'each step of it is an event' events.jsonl "
+    [r['fields']['stage'] for r in rows if r.get('label') == 'policy' and r['fields'].get('bundle') == '$fifth'] ==
+    ['Fetching', 'Verified', 'Staged', 'Trial', 'Committed']"
+holds 'and it watches by it' events.jsonl "[r for r in rows if r['kind'] == 'incident'][-1]['bundle'] == '$fifth'"
+web_off
+in_background "$lookback" run --config polls.toml --data-dir D --camera sim:seed=9002,minutes=9 --json
+check 'that nobody answers any more is an event' wait_for 60 grep -q 'no new policy can be had' child.err
+check 'while it watches' interrupted
 no_panic() { ! grep -rl panicked ./*.err ./*.out; }
 check 'nothing panicked in all of this' no_panic
 finish

@@ -1,6 +1,7 @@
 //! From verdicts to events: level, pinned evidence, the log, and whoever listens.
 
 use crate::incidents::{Finding, Incidents, Step as Meeting, Thresholds};
+use crate::installed::{Ledger, Record};
 use crate::line::{Delivered, EVIDENCE_SENT};
 use crate::mirror::MIRRORED;
 use anyhow::Context;
@@ -29,6 +30,13 @@ pub enum Conclusion {
     Trouble(Trouble),
     /// The server, or a broker, has got something.
     Delivered(Delivered),
+    /// An update got on, and this is not to be forgotten of it.
+    Updated {
+        /// What is told of it.
+        told: Option<(String, serde_json::Value)>,
+        /// All of it.
+        record: Box<Record>,
+    },
     /// Nothing more will be seen: what is open has ended.
     Over,
 }
@@ -174,6 +182,11 @@ impl<'a> Concluder<'a> {
         match conclusion {
             Conclusion::Trouble(trouble) => self.trouble(trouble),
             Conclusion::Delivered(delivered) => self.delivered(&delivered),
+            Conclusion::Updated { told: None, record } => self.log.keep(&record),
+            Conclusion::Updated { told: Some((sentence, fields)), record } => {
+                self.listener.trouble(&sentence);
+                self.log.tell(&sentence, &fields, &record)
+            }
             Conclusion::Verdict { camera, window, report } => self.verdict(camera, window, &report),
             Conclusion::Over => self.end_open(),
         }

@@ -216,6 +216,9 @@ section! {
         root: PathBuf = PathBuf::new(), Text::Any;
         /// File with the authorities that may have signed the certificate of an https repository, in PEM.
         ca: PathBuf = "/etc/ssl/certs/ca-certificates.crt".into(), Text::Filled;
+        /// Hours between two looks for a new policy, in the mean; 0: only `lookback update` looks.
+        /// What comes is tried when `lookback run` starts the next time.
+        poll_hours: Option<f64> = Some(6.0), 0.0..=8760.0;
         /// Kilobytes that may be fetched in a second; 0: no bound.
         kilobytes_per_s: Option<f64> = None, 0.0..=10_000_000.0;
     }

@@ -6,6 +6,7 @@ use bundle::Bundle;
 use event_log::{EventLog, LogReader};
 use hal_camera::{ClockQuality, WallTime};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -79,43 +80,65 @@ impl Record {
         }
     }
 
-    /// Takes a step: what it tells and what it must not forget become one transaction of `log`. Returns what
-    /// it told, and what is to be done besides.
+    /// Takes a step: what it tells and what it must not forget become one transaction of the log. Returns what it
+    /// told, and what is to be done besides.
     ///
     /// # Errors
     /// If the log cannot be written; nothing has changed then.
     pub fn step(
         &mut self,
         input: Input<'_>,
-        log: &mut EventLog,
+        ledger: &mut dyn Ledger,
     ) -> Result<(Vec<String>, Vec<Effect>)> {
         let (plan, effects) = self.plan.clone().step(input);
         let next = Self { plan, ..self.clone() };
-        let text = serde_json::to_string(&next)?;
         let (mut told, mut left) = (vec![], vec![]);
         for effect in effects {
             match effect {
                 Effect::Say { sentence, fields } => {
-                    let event = (POLICY, sentence.as_str(), &fields);
-                    log.health_with_state(event, parts::now(), (UPDATE, &text))?;
+                    ledger.tell(&sentence, &fields, &next)?;
                     told.push(sentence);
                 }
                 other => left.push(other),
             }
         }
         if told.is_empty() && next != *self {
-            log.state_set(UPDATE, &text)?;
+            ledger.keep(&next)?;
         }
         *self = next;
         Ok((told, left))
     }
 
-    /// Keeps what is believed.
+    fn text(&self) -> String {
+        // Texts, numbers and lists of them can always be written.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+/// Who writes into the log.
+pub trait Ledger {
+    /// That something happened, with what is not to be forgotten from then on.
     ///
     /// # Errors
-    /// If the log cannot be written.
-    pub fn keep(&self, log: &mut EventLog) -> Result<()> {
-        Ok(log.state_set(UPDATE, &serde_json::to_string(self)?)?)
+    /// If neither was written.
+    fn tell(&mut self, sentence: &str, fields: &Value, record: &Record) -> Result<()>;
+
+    /// What is not to be forgotten.
+    ///
+    /// # Errors
+    /// If it was not written.
+    fn keep(&mut self, record: &Record) -> Result<()>;
+}
+
+impl Ledger for EventLog {
+    fn tell(&mut self, sentence: &str, fields: &Value, record: &Record) -> Result<()> {
+        let state = (UPDATE, record.text());
+        self.health_with_state((POLICY, sentence, fields), parts::now(), (state.0, &state.1))?;
+        Ok(())
+    }
+
+    fn keep(&mut self, record: &Record) -> Result<()> {
+        Ok(self.state_set(UPDATE, &record.text())?)
     }
 }
 
@@ -145,16 +168,16 @@ pub fn open(data_dir: &Path) -> Result<(Option<Bundle>, Option<String>)> {
     Ok((None, why))
 }
 
-/// Ends a trial that the end of its program cut off: it is the old policy that watches. Returns what was told.
+/// Ends a trial that the end of its program cut off: it is the old policy that watches.
 ///
 /// # Errors
 /// If the log cannot be read or written.
-pub fn end_of_trial(log: &mut EventLog) -> Result<Vec<String>> {
+pub fn end_of_trial(log: &mut EventLog) -> Result<()> {
     let mut record = Record::of(log)?;
-    if record.plan.stage != Stage::Trial {
-        return Ok(vec![]);
+    if record.plan.stage == Stage::Trial {
+        record.step(Input::Failed("its trial was cut off".to_owned()), log)?;
     }
-    Ok(record.step(Input::Failed("its trial was cut off".to_owned()), log)?.0)
+    Ok(())
 }
 
 /// Removes what no plan needs.

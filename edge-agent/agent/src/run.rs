@@ -5,14 +5,16 @@ use crate::{
     conclude::{Concluder, Listener, Terms},
     config::{self, Config},
     incidents::Thresholds,
-    installed,
+    installed::{self, Record},
     line::Line,
     listen::{Lines, Readable},
     meters::{Counted, Meters},
     mirror::Mirroring,
     parts,
+    poll::Polling,
     scrape::Scraped,
     signs::Signs,
+    staging::Steps,
     tend::Alarmed,
     watch::{self, Outward, Plan, Watched},
 };
@@ -33,6 +35,7 @@ use std::{
     },
     thread,
 };
+use updater::Stage;
 
 /// Watch cameras and record events.
 #[derive(clap::Args, Default)]
@@ -69,6 +72,7 @@ pub fn run(mut config: Config, arguments: RunArguments) -> Result<()> {
     let stop = stop_on_signals()?;
     let cameras = open_cameras(&config, &stop)?;
     let description = BoardDescription::load(&config.board.description)?;
+    try_what_is_staged(&config)?;
     let (bundle, other_policy) = parts::policy(&config)?;
     let mut inquirer = parts::inquirer(&bundle, &config)?;
     let line = Line::of(&config)?;
@@ -86,10 +90,8 @@ pub fn run(mut config: Config, arguments: RunArguments) -> Result<()> {
         Ok(left_open) => tracing::info!(left_open, "ended the events that a watch had left open"),
         Err(error) => tracing::warn!(%error, "cannot end the events that a watch had left open"),
     }
-    for sentence in installed::end_of_trial(&mut log)? {
-        tracing::warn!("{sentence}");
-    }
     let mirroring = Mirroring::of(&config)?;
+    let polling = Polling::of(&config)?;
     let kept: HashSet<PinId> = log.pins()?.into_iter().map(PinId).collect();
     let orphans = store.orphan_pins(&kept)?;
 
@@ -109,6 +111,9 @@ pub fn run(mut config: Config, arguments: RunArguments) -> Result<()> {
         }
         if let Some(mirroring) = &mirroring {
             println(&format!("tells {}", mirroring.describe()));
+        }
+        if let Some(polling) = &polling {
+            println(&format!("follows {}", polling.describe()));
         }
     }
     plan.meters.decided_by(&terms.bundle, &terms.engine);
@@ -137,7 +142,7 @@ pub fn run(mut config: Config, arguments: RunArguments) -> Result<()> {
     let over = Arc::new(AtomicBool::new(false));
     let scraping = scraped.map(|scraped| scraped.serve(over.clone())).transpose()?;
     let (board, by) = (Some(board), &mut inquirer);
-    let outward = Outward { line, mirroring };
+    let outward = Outward { line, mirroring, polling };
     let tally = watch::watch(cameras, &plan, &store, by, &mut concluder, board, outward, &stop)?;
     over.store(true, Ordering::Relaxed);
     scraping.map(thread::JoinHandle::join);
@@ -152,6 +157,25 @@ pub fn run(mut config: Config, arguments: RunArguments) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// A policy that came while the device watched is tried before it watches again.
+fn try_what_is_staged(config: &Config) -> Result<()> {
+    let data_dir = &config.device.data_dir;
+    let underway = Record::read(data_dir)?.plan.stage;
+    let fixed = !config.inquiry.bundle.as_os_str().is_empty();
+    if fixed || !matches!(underway, Stage::Staged | Stage::Trial) {
+        return Ok(());
+    }
+    let (mut log, _) = parts::log(data_dir)?;
+    installed::end_of_trial(&mut log)?;
+    let mut record = Record::of(&log)?;
+    let mut say = |sentence: &str| {
+        tracing::info!("{sentence}");
+        Ok(())
+    };
+    let (record, ledger) = (&mut record, &mut log);
+    Steps { config, record, ledger, say: &mut say }.try_it()
 }
 
 /// What the conclusions of a watch with this configuration and policy need to know.

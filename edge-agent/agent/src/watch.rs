@@ -16,6 +16,7 @@ use crate::{
     meters::Meters,
     mirror::{Mirroring, mirror},
     noted::Noted,
+    poll::{Polling, poll},
     sight::Sight,
     signs::{Part, Signs},
     tend::tend,
@@ -77,6 +78,8 @@ pub struct Outward {
     pub line: Option<Line>,
     /// An MQTT broker.
     pub mirroring: Option<Mirroring>,
+    /// A repository of policies.
+    pub polling: Option<Polling>,
 }
 
 /// What was done while watching.
@@ -135,7 +138,7 @@ pub fn watch(
     let (dropped, lost) = (AtomicU64::new(0), AtomicU64::new(0));
     let normals: Vec<String> = cameras.iter().map(|c| c.normal.clone()).collect();
     let (signs, meters, over) = (&*plan.signs, &*plan.meters, &AtomicBool::new(false));
-    let Outward { line, mirroring } = outward;
+    let Outward { line, mirroring, polling } = outward;
     let mut tally = thread::scope(|scope| {
         let (captured, to_keep) = bounded::<Seen>(FRAMES_QUEUED);
         let (kept, to_gate) = bounded::<Seen>(FRAMES_GATED);
@@ -158,6 +161,10 @@ pub fn watch(
         if let Some(mirroring) = mirroring {
             let report = concluded.clone();
             scope.spawn(move || mirror(mirroring, &report, meters, over));
+        }
+        if let Some(polling) = polling {
+            let report = concluded.clone();
+            scope.spawn(move || poll(polling, &report, over));
         }
         let keeper = {
             let report = concluded.clone();

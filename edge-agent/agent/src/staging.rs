@@ -1,0 +1,252 @@
+//! A new policy on its way to this device: what a repository offers, and the steps from there to a trial.
+
+use crate::{
+    builtin,
+    config::Config,
+    installed::{self, Ledger, Record},
+    parts,
+};
+use anyhow::{Context, Result, bail};
+use bundle::{Bundle, GOLDEN};
+use engine::Golden;
+use release::{Admission, Channel, Index, Release};
+use serde_json::{Value, json};
+use std::{
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+use updater::{Catalogue, Effect, Input, Partial, Parts, Progress, Source, Stage, Trust, fetch};
+
+/// The version of this program.
+const AGENT: &str = env!("CARGO_PKG_VERSION");
+
+/// A repository that was verified, and what it has for this device.
+pub struct Offer {
+    source: Arc<Source>,
+    catalogue: Catalogue,
+    /// Its channel.
+    pub channel: Channel,
+    /// What the channel names.
+    pub release: Release,
+}
+
+impl Offer {
+    /// Asks the repository of the configuration. What is believed afterwards is in `record`, and must be kept,
+    /// whatever comes of it.
+    ///
+    /// # Errors
+    /// If there is none, it cannot be reached, or it is not believed.
+    pub fn ask(config: &Config, record: &mut Record) -> Result<Self> {
+        let c = &config.update;
+        if c.repository.is_empty() {
+            bail!("there is no repository of policies: name one in [update] repository");
+        }
+        let source = Arc::new(Source::new(&c.repository, &c.ca)?);
+        let had = record.trust.is_some();
+        if !had {
+            let root = installed::given_root(&c.root).with_context(|| {
+                format!(
+                    "cannot read [update] root '{}': give the root.json that the owner of the \
+                     repository gave out",
+                    c.root.display()
+                )
+            })?;
+            record.trust = Some(Trust::new(root));
+        }
+        record.note_time(parts::now());
+        let clock = record.clock(parts::now());
+        let mut trust = record.trust.clone().unwrap_or_default();
+        let opened = Catalogue::open(&source, &mut trust, clock);
+        // A root that has brought nothing yet is read anew the next time: it may have been the wrong one.
+        if opened.is_ok() || had {
+            record.trust = Some(trust);
+        } else {
+            record.trust = None;
+        }
+        let catalogue = opened?;
+        let target = catalogue.target(&source, &Channel::target(&c.channel))?;
+        let channel = Channel::parse(&c.channel, &target)?;
+        let target = catalogue.target(&source, &channel.release)?;
+        let release = Release::parse(&channel.release, &target)?;
+        if release.bundle != channel.bundle {
+            bail!(
+                "the repository {} has {} where its channel says {}: publish it anew",
+                c.repository,
+                release.bundle,
+                channel.bundle
+            );
+        }
+        Ok(Self { source, catalogue, channel, release })
+    }
+
+    fn indexes(&self) -> Result<Vec<Index>> {
+        let index = |name: String| -> Result<Index> {
+            Ok(Index::parse(&name, &self.catalogue.target(&self.source, &name)?)?)
+        };
+        self.release.files.iter().map(|file| index(file.index())).collect()
+    }
+
+    /// Files that are not there yet, as far as they are.
+    fn begun(&self, config: &Config, parts: &Parts) -> Result<Vec<Partial>> {
+        let active = parts::bundle(config).ok();
+        let others: Vec<PathBuf> = active
+            .iter()
+            .flat_map(|bundle| {
+                bundle.manifest.parts.values().map(|part| bundle.dir.join(&part.file))
+            })
+            .collect();
+        let indexes = self.indexes()?;
+        let missing = self.release.files.iter().zip(&indexes).filter(|(file, _)| !parts.has(file));
+        missing.map(|(_, index)| Ok(parts.begin(index, &others)?)).collect()
+    }
+
+    /// What is said of it, for programs.
+    pub fn told(&self, record: &Record, built_in: &str) -> Value {
+        let now = parts::now().unix_us / 1_000_000;
+        let (admission, from) = match self.channel.admits(record.plan.seed, now) {
+            Admission::Now => ("now", None),
+            Admission::From(unix_s) => ("later", Some(unix_s)),
+            Admission::Never => ("never", None),
+        };
+        let runs = record.plan.runs().map_or(built_in, |release| &release.bundle);
+        json!({
+            "repository": self.source.address(),
+            "channel": self.channel.channel,
+            "number": self.channel.number,
+            "offered": self.release.bundle,
+            "runs": runs,
+            "is_new": self.release.bundle != runs,
+            "bytes": self.release.bytes(),
+            "halted": self.channel.halted,
+            "floor": self.channel.floor,
+            "admission": admission,
+            "admitted_from_unix_s": from,
+            "expires_unix_s": self.catalogue.expires_unix_s(),
+        })
+    }
+}
+
+/// The policy that the program carries.
+///
+/// # Errors
+/// If it cannot be laid out.
+pub fn built_in(config: &Config) -> Result<Bundle> {
+    builtin::open(&config.device.data_dir)
+}
+
+/// An update on its way.
+pub struct Steps<'a> {
+    /// Of this device.
+    pub config: &'a Config,
+    /// Where it stands.
+    pub record: &'a mut Record,
+    /// Who writes it down.
+    pub ledger: &'a mut dyn Ledger,
+    /// Is told each sentence.
+    pub say: &'a mut dyn FnMut(&str) -> Result<()>,
+}
+
+impl Steps<'_> {
+    /// Brings what is offered as far as to a bundle beside the one that runs. `watch` is told how fetching
+    /// goes, and may call it off. Returns how many bytes were fetched.
+    ///
+    /// # Errors
+    /// If the line, the disk or the log fails: it can be gone on with. What is wrong with the policy itself is
+    /// no error, and stands in the record.
+    pub fn stage(
+        &mut self,
+        offer: &Offer,
+        watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<u64> {
+        let own = built_in(self.config)?.id();
+        self.take(Input::Offered {
+            channel: &offer.channel,
+            release: &offer.release,
+            now_unix_s: parts::now().unix_us / 1_000_000,
+            agent: AGENT,
+            built_in: &own,
+        })?;
+        let candidate = self.record.plan.candidate.as_ref();
+        let ours = candidate.is_some_and(|c| c.number == offer.channel.number);
+        let mut fetched = 0;
+        if self.record.plan.stage == Stage::Fetching && ours {
+            fetched = self.fetch(offer, watch)?;
+        }
+        if self.record.plan.stage == Stage::Verified {
+            self.lay_out()?;
+        }
+        Ok(fetched)
+    }
+
+    fn take(&mut self, input: Input<'_>) -> Result<()> {
+        let (told, effects) = self.record.step(input, self.ledger)?;
+        told.iter().try_for_each(|sentence| (self.say)(sentence))?;
+        if effects.contains(&Effect::Clear) {
+            installed::clear(&self.record.plan, &self.config.device.data_dir)?;
+        }
+        Ok(())
+    }
+
+    fn fetch(
+        &mut self,
+        offer: &Offer,
+        watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<u64> {
+        let parts = Parts::open(&installed::folder(&self.config.device.data_dir))?;
+        let mut partials = offer.begun(self.config, &parts)?;
+        let pace = self.config.update.kilobytes_per_s.map(|kilobytes| (kilobytes * 1e3) as u64);
+        let progress = fetch(&offer.source, &parts, &mut partials, pace, watch)?;
+        for partial in partials {
+            if let Err(error) = partial.finish() {
+                self.take(Input::Failed(error.to_string()))?;
+                return Ok(progress.fetched);
+            }
+        }
+        self.take(Input::Fetched)?;
+        Ok(progress.fetched)
+    }
+
+    fn lay_out(&mut self) -> Result<()> {
+        let Some(candidate) = self.record.plan.candidate.clone() else { return Ok(()) };
+        let parts = Parts::open(&installed::folder(&self.config.device.data_dir))?;
+        match parts.lay_out(&candidate.release) {
+            Ok(_) => self.take(Input::LaidOut),
+            Err(updater::PartsError::Disk { what, path, source }) => {
+                Err(updater::PartsError::Disk { what, path, source }.into())
+            }
+            Err(error) => self.take(Input::Failed(error.to_string())),
+        }
+    }
+
+    /// Tries what is staged, if something is: loads it within the memory that is free, and holds it to its golden
+    /// answers.
+    ///
+    /// # Errors
+    /// If the log fails. What is wrong with the policy is no error, and stands in the record.
+    pub fn try_it(&mut self) -> Result<()> {
+        if self.record.plan.stage != Stage::Staged {
+            return Ok(());
+        }
+        let Some(candidate) = self.record.plan.candidate.clone() else { return Ok(()) };
+        let parts = Parts::open(&installed::folder(&self.config.device.data_dir))?;
+        self.take(Input::TrialBegins)?;
+        let dir = parts.bundle(&candidate.release.bundle);
+        match trial(&dir, self.config) {
+            Ok(()) => self.take(Input::Passed),
+            Err(error) => self.take(Input::Failed(format!("{error:#}").replace('\n', " "))),
+        }
+    }
+}
+
+fn trial(dir: &Path, config: &Config) -> Result<()> {
+    let bundle = Bundle::open(dir)?;
+    let inquirer = parts::inquirer(&bundle, config)?;
+    if !bundle.manifest.parts.contains_key(GOLDEN) {
+        return Ok(());
+    }
+    let golden: Golden = serde_json::from_slice(&bundle.read(GOLDEN)?)
+        .context("its golden answers cannot be read")?;
+    let here = Golden::of(inquirer.engine())?;
+    golden.check(&here).map_err(|why| anyhow::anyhow!("it does not give its golden answers: {why}"))
+}
