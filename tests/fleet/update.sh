@@ -162,6 +162,13 @@ check 'a policy that rots on the disk keeps no camera from watching' quiet "$loo
 "$lookback" events --data-dir G --json >events.jsonl
 holds 'and it is told what watches instead' events.jsonl "
     any('watches instead' in r['sentence'] for r in rows if r.get('label') == 'policy')"
+python3 -c "
+data = bytearray(open('G/events.sqlite', 'rb').read()); data[:] = b'x' * len(data); open('G/events.sqlite', 'wb').write(data)"
+check 'nor does a log that is damaged' quiet "$lookback" run --config stick.toml --data-dir G --camera sim:seed=9001,minutes=2,speed=max --json
+"$lookback" events --data-dir G --json >events.jsonl
+holds 'which is told, with what watches instead' events.jsonl "
+    any('cannot be read' in r['sentence'] and 'watches instead' in r['sentence'] for r in rows if r.get('label') == 'policy')"
+
 # --- while it watches
 { configure "$repository_url"; printf 'poll_hours = 0.0003\n'; } >polls.toml
 rm -rf www/policies && cp -r stick www/policies

@@ -68,7 +68,9 @@ pub fn policy(config: &Config) -> Result<(Bundle, Option<String>)> {
         return Ok((Bundle::open(&config.inquiry.bundle)?, None));
     }
     let data_dir = &config.device.data_dir;
-    let (found, why) = installed::open(data_dir)?;
+    // A log that is damaged is set aside by whoever opens it for writing, later.
+    let unknown = |error| (None, Some(format!("what policy was taken cannot be read ({error:#})")));
+    let (found, why) = installed::open(data_dir).unwrap_or_else(unknown);
     let bundle = found.map_or_else(|| builtin::open(data_dir), Ok)?;
     let why = why.map(|why| format!("{why}; {} watches instead", bundle.id()));
     Ok((bundle, why))

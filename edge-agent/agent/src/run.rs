@@ -72,7 +72,10 @@ pub fn run(mut config: Config, arguments: RunArguments) -> Result<()> {
     let stop = stop_on_signals()?;
     let cameras = open_cameras(&config, &stop)?;
     let description = BoardDescription::load(&config.board.description)?;
-    try_what_is_staged(&config)?;
+    // No reason not to watch: what can be wrong here, a full disk or a damaged log, has its turn below.
+    if let Err(error) = try_what_is_staged(&config) {
+        tracing::warn!("a new policy cannot be tried: {error:#}");
+    }
     let (bundle, other_policy) = parts::policy(&config)?;
     let mut inquirer = parts::inquirer(&bundle, &config)?;
     let line = Line::of(&config)?;

@@ -212,9 +212,7 @@ impl Steps<'_> {
         let parts = Parts::open(&installed::folder(&self.config.device.data_dir))?;
         match parts.lay_out(&candidate.release) {
             Ok(_) => self.take(Input::LaidOut),
-            Err(updater::PartsError::Disk { what, path, source }) => {
-                Err(updater::PartsError::Disk { what, path, source }.into())
-            }
+            Err(error @ updater::PartsError::Disk { .. }) => Err(error.into()),
             Err(error) => self.take(Input::Failed(error.to_string())),
         }
     }
