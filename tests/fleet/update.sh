@@ -64,6 +64,8 @@ holds 'it runs what came with the program' status.json "rows[0]['stage'] == 'Idl
 built_in=$(python3 -c "import json; print(json.load(open('status.json'))['runs'])")
 check 'it is asked what is new' quiet update check --json
 holds 'and says so' quiet.out "rows[0]['is_new'] and rows[0]['offered'] == '$second' and rows[0]['admission'] == 'now'"
+check 'doctor asks, too' quiet "${camera[@]}" doctor --json
+holds 'and says what is offered' quiet.out "any(c['name'] == 'policies' and '$second' in c['finding'] for c in rows[0]['checks'])"
 check 'it takes it' quiet update apply --json
 holds 'and has it' quiet.out "rows[0]['stage'] == 'Committed' and rows[0]['runs'] == '$second' and rows[0]['changed']"
 holds 'of which it fetched only what it had not' quiet.out "0 < rows[0]['fetched'] < 20_000"

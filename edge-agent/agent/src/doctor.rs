@@ -39,6 +39,7 @@ pub fn run(config: &Config, arguments: &DoctorArguments, out: &mut dyn Write) ->
     report.add(checks::configuration(config));
     data(config, &mut report);
     report.add(checks::mqtt_broker(config));
+    report.add(checks::policies(config));
     bundle_and_engine(config, &mut report);
     let (sentinel, why) = Sentinel::best(config.sentinel.options());
     report.add(checks::sentinel(&sentinel.describe(), why.as_deref()));

@@ -119,9 +119,7 @@ fn ask_again_and_again(mut polling: Polling, ledger: &mut Reported, called_off: 
             Ok(()) => (failures, told) = (0, false),
             Err(error) => {
                 failures += 1;
-                let away = error.downcast_ref::<updater::TrustError>().is_some_and(is_away)
-                    || error.downcast_ref::<updater::FetchError>().is_some_and(is_broken_off);
-                if (!away || failures >= FAILURES_UNTIL_TOLD) && !told {
+                if (!is_away(&error) || failures >= FAILURES_UNTIL_TOLD) && !told {
                     told = true;
                     let sentence = format!("no new policy can be had: {error:#}");
                     let fields = json!({"repository": polling.config.update.repository});
@@ -136,13 +134,14 @@ fn ask_again_and_again(mut polling: Polling, ledger: &mut Reported, called_off: 
     }
 }
 
-fn is_away(error: &updater::TrustError) -> bool {
-    matches!(error, updater::TrustError::Source(updater::SourceError::Unreachable { .. }))
-}
-
-fn is_broken_off(error: &updater::FetchError) -> bool {
-    use updater::{FetchError, SourceError};
-    matches!(error, FetchError::CalledOff | FetchError::Source(SourceError::Unreachable { .. }))
+/// Whether an error may be over by itself, as when a line breaks.
+pub fn is_away(error: &anyhow::Error) -> bool {
+    use updater::{FetchError, SourceError::Unreachable, TrustError};
+    matches!(error.downcast_ref(), Some(TrustError::Source(Unreachable { .. })))
+        || matches!(
+            error.downcast_ref(),
+            Some(FetchError::CalledOff | FetchError::Source(Unreachable { .. }))
+        )
 }
 
 fn ask(polling: &mut Polling, ledger: &mut Reported, called_off: &AtomicBool) -> Result<()> {

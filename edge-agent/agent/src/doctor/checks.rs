@@ -2,7 +2,10 @@
 
 use super::report::Check;
 use crate::config::{Camera, Config, Store};
+use crate::installed::Record;
 use crate::one_line;
+use crate::poll::is_away;
+use crate::staging::Offer;
 use anyhow::Error;
 use bundle::Bundle;
 use event_log::{EventRow, Kinds, LogReader, Query};
@@ -141,6 +144,29 @@ pub(super) fn mqtt_broker(config: &Config) -> Check {
         Err(error) => {
             let remedy = "nothing, if the broker is only away: what waits is told when it is back";
             Check::warn(NAME, error.to_string(), remedy)
+        }
+    }
+}
+
+/// Whether the repository of policies answers and is believed, and what it has for this device.
+pub(super) fn policies(config: &Config) -> Check {
+    const NAME: &str = "policies";
+    if config.update.repository.is_empty() {
+        return Check::ok(NAME, "none are asked for ([update] repository names where)");
+    }
+    let record = Record::read(&config.device.data_dir);
+    let offered = record.and_then(|mut record| Offer::ask(config, &mut record));
+    match offered {
+        Ok(Offer { channel, release, .. }) => {
+            let (name, number, bundle) = (channel.channel, channel.number, release.bundle);
+            Check::ok(NAME, format!("channel {name} offers {bundle}, number {number}"))
+        }
+        Err(error) if is_away(&error) => {
+            let remedy = "nothing, if the repository is only away: the camera asks again";
+            Check::warn(NAME, one_line(&error), remedy)
+        }
+        Err(error) => {
+            Check::fail(NAME, one_line(&error), "mend that; meanwhile nothing new is taken")
         }
     }
 }

@@ -353,3 +353,22 @@ fn a_broker_is_asked_for_and_what_is_wrong_with_it_is_told() {
     let no_file = mqtt_broker(&with("mqtt://127.0.0.1", "/no/such/file"));
     says(&no_file, Status::Fail, "[mqtt] password_file '/no/such/file' cannot be read");
 }
+
+#[test]
+fn a_repository_is_asked_and_what_is_wrong_with_it_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let with = |repository: &str, root: &str| {
+        let mut config = Config::default();
+        config.device.data_dir = dir.path().into();
+        config.update.repository = repository.into();
+        config.update.root = root.into();
+        config
+    };
+    says(&policies(&with("", "")), Status::Ok, "none are asked for");
+    says(&policies(&with("/srv", "/no/root.json")), Status::Fail, "[update] root '/no/root.json'");
+    let root = dir.path().join("root.json");
+    std::fs::write(&root, "{}").unwrap();
+    let root = root.to_str().unwrap();
+    says(&policies(&with("/srv", root)), Status::Fail, "the trusted root cannot be used");
+    says(&policies(&with("ftp://x", root)), Status::Fail, "only http, https and file are known");
+}
