@@ -171,33 +171,59 @@ check 'nor does a log that is damaged' quiet "$lookback" run --config stick.toml
 holds 'which is told, with what watches instead' events.jsonl "
     any('cannot be read' in r['sentence'] and 'watches instead' in r['sentence'] for r in rows if r.get('label') == 'policy')"
 
-# --- while it watches
-{ configure "$repository_url"; printf 'poll_hours = 0.0003\n'; } >polls.toml
+# --- while it watches: a look every two seconds, a trial of three
+polls() {
+    configure "$repository_url"
+    printf 'poll_hours = 0.0003\ntrial_minutes = 0.05\n[sentinel]\npatrol_s = 1\n[events]\nreport_normal = true\n'
+}
+polls >polls.toml
 rm -rf www/policies && cp -r stick www/policies
 bundle fifth 0.6.0 0.55 >/dev/null
 fifth=$(id_of fifth)
-# staged BUNDLE
-staged() {
-    "$lookback" update status --config polls.toml --data-dir D --json >staged.json
-    grep -q '"stage":"Staged"' staged.json && grep -q "\"candidate\":\"$1\"" staged.json
+# stands STAGE BUNDLE
+stands() {
+    "$lookback" update status --config polls.toml --data-dir D --json >stands.json
+    grep -q "\"stage\":\"$1\"" stands.json && grep -q "\"candidate\":\"$2\"" stands.json
 }
 in_background "$lookback" run --config polls.toml --data-dir D --camera sim:seed=9002,minutes=9 --json
 wait_for 30 test -s D/events.sqlite
 sleep 2
 refuses 1 'in use|another' 'while it watches nothing else may take it' "${camera[@]}" update apply
 check 'what is new can be asked' quiet update check --json
-check 'the camera fetches by itself what is offered, and lays it out' wait_for 60 staged "$fourth"
+check 'the camera fetches by itself what is offered, tries it, and takes it' wait_for 60 stands Committed "$fourth"
+watched_by() { "$lookback" events --data-dir D --json --kind incidents --limit 1000 | tail -n 1 | grep -q "\"bundle\":\"$1\""; }
+check 'and watches by it from then on, in the same process' wait_for 60 watched_by "$fourth"
 check 'another is published meanwhile' to_the_web fifth
-check 'which it fetches instead' wait_for 60 staged "$fifth"
-check 'and watches on' interrupted
-check 'the next watch begins with its trial' quiet "$lookback" run --config camera.toml --data-dir D --camera sim:seed=9003,minutes=3,speed=max --json
-update status --json >status.json
-holds 'which it passes' status.json "rows[0]['stage'] == 'Committed' and rows[0]['runs'] == '$fifth'"
-"$lookback" events --data-dir D --json --limit 1000 >events.jsonl
+check 'which it takes, too' wait_for 60 stands Committed "$fifth"
+check 'and watches by' wait_for 60 watched_by "$fifth"
+check 'until it is told to end' interrupted
+"$lookback" events --data-dir D --json --limit 10000 >events.jsonl
 holds 'each step of it is an event' events.jsonl "
     [r['fields']['stage'] for r in rows if r.get('label') == 'policy' and r['fields'].get('bundle') == '$fifth'] ==
     ['Fetching', 'Verified', 'Staged', 'Trial', 'Committed']"
-holds 'and it watches by it' events.jsonl "[r for r in rows if r['kind'] == 'incident'][-1]['bundle'] == '$fifth'"
+holds 'of which the last tells what was seen in the trial' events.jsonl "
+    [r['fields']['trial']['inquiries'] > 0 for r in rows if r.get('label') == 'policy' and r['fields'].get('stage') == 'Committed'
+     and r['fields'].get('bundle') == '$fifth'] == [True]"
+bundle sixth 0.7.0 0.6 >/dev/null
+sixth=$(id_of sixth)
+to_the_web sixth
+sed 's/^trial_minutes.*/trial_minutes = 60/' polls.toml >long.toml
+in_background "$lookback" run --config long.toml --data-dir D --camera sim:seed=9002,minutes=9 --json
+check 'a trial is begun' wait_for 60 stands Trial "$sixth"
+check 'and called off by the end of the watch' interrupted
+check 'which is no reason to think ill of the policy' stands Staged "$sixth"
+# trials COUNT: so many have begun.
+trials() { [ "$("$lookback" events --data-dir D --json --limit 10000 | grep -c '"stage":"Trial"')" = "$1" ]; }
+begun=$("$lookback" events --data-dir D --json --limit 10000 | grep -c '"stage":"Trial"')
+for more in 1 2; do
+    in_background "$lookback" run --config long.toml --data-dir D --camera sim:seed=9002,minutes=9 --json
+    check 'it is tried again' wait_for 60 trials $((begun + more))
+    { kill -KILL "$child" && wait "$child"; } 2>/dev/null
+done
+check 'after the program died in two trials of it' quiet "$lookback" run --config camera.toml --data-dir D --camera sim:seed=9003,minutes=0.2,speed=max --json
+update status --json >status.json
+holds 'it is not tried again, and the old one watches' status.json "
+    rows[0]['stage'] == 'RolledBack' and rows[0]['runs'] == '$fifth' and 'cut off' in rows[0]['why']"
 web_off
 in_background "$lookback" run --config polls.toml --data-dir D --camera sim:seed=9002,minutes=9 --json
 check 'that nobody answers any more is an event' wait_for 60 grep -q 'no new policy can be had' child.err

@@ -217,8 +217,12 @@ section! {
         /// File with the authorities that may have signed the certificate of an https repository, in PEM.
         ca: PathBuf = "/etc/ssl/certs/ca-certificates.crt".into(), Text::Filled;
         /// Hours between two looks for a new policy, in the mean; 0: only `lookback update` looks.
-        /// What comes is tried when `lookback run` starts the next time.
+        /// What comes is tried beside the policy that watches.
         poll_hours: Option<f64> = Some(6.0), 0.0..=8760.0;
+        /// Minutes for which a new policy is tried on live footage, after each inquiry of the one that
+        /// watches, where there is memory for both; 0, or where there is not: it is loaded and held
+        /// to its golden answers at the next start, and that is all.
+        trial_minutes: Option<f64> = Some(30.0), 0.0..=100_000.0;
         /// Kilobytes that may be fetched in a second; 0: no bound.
         kilobytes_per_s: Option<f64> = None, 0.0..=10_000_000.0;
     }

@@ -105,6 +105,11 @@ impl Docket {
         }
     }
 
+    /// Whether no settled inquiry waits.
+    pub fn is_empty(&self) -> bool {
+        self.settled.is_empty()
+    }
+
     /// Whether another settled inquiry would push one out.
     pub fn is_full(&self) -> bool {
         self.settled.len() >= self.most

@@ -168,14 +168,22 @@ pub fn open(data_dir: &Path) -> Result<(Option<Bundle>, Option<String>)> {
     Ok((None, why))
 }
 
-/// Ends a trial that the end of its program cut off: it is the old policy that watches.
+/// A program that starts tries nothing yet, whatever the one before it tried.
 ///
 /// # Errors
 /// If the log cannot be read or written.
-pub fn end_of_trial(log: &mut EventLog) -> Result<()> {
-    let mut record = Record::of(log)?;
-    if record.plan.stage == Stage::Trial {
-        record.step(Input::Failed("its trial was cut off".to_owned()), log)?;
+pub fn started(log: &mut EventLog) -> Result<()> {
+    Record::of(log)?.step(Input::Started, log).map(drop)
+}
+
+/// A watch that ends in good order is no reason to think ill of what it tried.
+///
+/// # Errors
+/// If the log cannot be read or written.
+pub fn called_off(data_dir: &Path) -> Result<()> {
+    if Record::read(data_dir)?.plan.stage == Stage::Trial {
+        let (mut log, _) = parts::log(data_dir)?;
+        Record::of(&log)?.step(Input::CalledOff, &mut log)?;
     }
     Ok(())
 }

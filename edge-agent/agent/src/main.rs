@@ -33,6 +33,7 @@ mod sight;
 mod signs;
 mod staging;
 mod tend;
+mod trial;
 mod update;
 mod watch;
 

@@ -1,12 +1,13 @@
-//! New policies while the device watches: asked for now and then, fetched, verified and laid out. The next start
-//! tries what is there, so that a watch is never held up by it.
+//! New policies while the device watches: asked for now and then, fetched, verified, laid out, and tried beside the one
+//! that watches. What has passed watches after the watch has begun anew, which this ends for it.
 
 use crate::{
     conclude::{Conclusion, Trouble},
     config::Config,
     installed::{Ledger, Record},
     line::{Dice, GLANCE},
-    staging::{Offer, Steps},
+    staging::{self, Offer, Steps},
+    trial::Shadow,
 };
 use anyhow::Result;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
@@ -18,8 +19,9 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
+use updater::{Input, Stage};
 
 /// The first time it is asked within this, so that many cameras that start together do not ask together.
 const FIRST_WITHIN: Duration = Duration::from_secs(600);
@@ -31,6 +33,10 @@ pub struct Polling {
     config: Config,
     record: Record,
     every: Duration,
+    /// How long a trial lasts; `None`: nothing is tried while it watches.
+    trial: Option<Duration>,
+    shadow: Arc<Shadow>,
+    passed: Arc<AtomicBool>,
 }
 
 impl Polling {
@@ -38,21 +44,34 @@ impl Polling {
     ///
     /// # Errors
     /// If the log cannot be read.
-    pub fn of(config: &Config) -> Result<Option<Self>> {
-        let (update, fixed) = (&config.update, !config.inquiry.bundle.as_os_str().is_empty());
-        let Some(hours) = update.poll_hours.filter(|_| !update.repository.is_empty() && !fixed)
-        else {
-            return Ok(None);
-        };
+    pub fn of(
+        config: &Config,
+        shadow: Arc<Shadow>,
+        passed: Arc<AtomicBool>,
+    ) -> Result<Option<Self>> {
+        let Some(every) = every(config) else { return Ok(None) };
         let record = Record::read(&config.device.data_dir)?;
-        let every = Duration::from_secs_f64(hours * 3600.0);
-        Ok(Some(Self { config: config.clone(), record, every }))
+        let trial = trial_of(config);
+        Ok(Some(Self { config: config.clone(), record, every, trial, shadow, passed }))
     }
 
     /// Whom it asks, and how often.
     pub fn describe(&self) -> String {
         format!("channel {} of {}", self.config.update.channel, self.config.update.repository)
     }
+}
+
+/// How long a trial lasts beside a watch, by this configuration; `None`: there is none.
+pub fn trial_of(config: &Config) -> Option<Duration> {
+    let minutes = config.update.trial_minutes?;
+    every(config).map(|_| Duration::from_secs_f64(minutes * 60.0))
+}
+
+/// How often it is asked, by this configuration; `None`: never, or something else than updates decides what runs.
+fn every(config: &Config) -> Option<Duration> {
+    let (update, fixed) = (&config.update, !config.inquiry.bundle.as_os_str().is_empty());
+    let hours = update.poll_hours.filter(|_| !update.repository.is_empty() && !fixed)?;
+    Some(Duration::from_secs_f64(hours * 3600.0))
 }
 
 /// What is to be written down, on its way to the one thread that writes.
@@ -75,12 +94,14 @@ impl Ledger for Reported {
     }
 }
 
-/// Passes on what is to be written down until the watch is `over`. What waits for the network is a thread of its
+/// Passes on what is to be written down until the watch is `over`; if a policy has passed its trial, sees to it by `stop`
+/// that the watch ends. What waits for the network is a thread of its
 /// own, which nobody waits for: what it has not finished it goes on with after the next start.
-pub fn poll(polling: Polling, report: &Sender<Conclusion>, over: &AtomicBool) {
+pub fn poll(polling: Polling, report: &Sender<Conclusion>, over: &AtomicBool, stop: &AtomicBool) {
     let (reported, to_report) = unbounded();
     let called_off = Arc::new(AtomicBool::new(false));
-    let asking = called_off.clone();
+    let (asking, passed, shadow) =
+        (called_off.clone(), polling.passed.clone(), polling.shadow.clone());
     let spawned = thread::Builder::new()
         .name("update".to_owned())
         .spawn(move || ask_again_and_again(polling, &mut Reported(reported), &asking));
@@ -88,21 +109,33 @@ pub fn poll(polling: Polling, report: &Sender<Conclusion>, over: &AtomicBool) {
         tracing::warn!(%error, "new policies are not asked for");
         return;
     }
-    pass_on(&to_report, report, over);
+    while !over.load(Ordering::Relaxed) {
+        let ends = passed.load(Ordering::Acquire);
+        let more = pass_on(&to_report, report);
+        // What was told before it passed has been passed on by now.
+        stop.fetch_or(ends, Ordering::Relaxed);
+        if !more && ends == passed.load(Ordering::Acquire) {
+            break;
+        }
+    }
     called_off.store(true, Ordering::Relaxed);
+    shadow.end();
 }
 
-fn pass_on(from: &Receiver<Conclusion>, to: &Sender<Conclusion>, over: &AtomicBool) {
-    while !over.load(Ordering::Relaxed) {
-        match from.recv_timeout(GLANCE) {
+/// Passes on what there is, or waits a little; `false` if nothing will come any more.
+fn pass_on(from: &Receiver<Conclusion>, to: &Sender<Conclusion>) -> bool {
+    let mut next = from.recv_timeout(GLANCE);
+    loop {
+        match next {
             Ok(conclusion) => {
                 if to.send(conclusion).is_err() {
-                    return;
+                    return false;
                 }
             }
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Timeout) => return true,
+            Err(RecvTimeoutError::Disconnected) => return false,
         }
+        next = from.recv_timeout(Duration::ZERO);
     }
 }
 
@@ -115,7 +148,12 @@ fn ask_again_and_again(mut polling: Polling, ledger: &mut Reported, called_off: 
         if called_off.load(Ordering::Relaxed) {
             return;
         }
-        match ask(&mut polling, ledger, called_off) {
+        let asked = ask(&mut polling, ledger, called_off)
+            .and_then(|()| try_beside(&mut polling, ledger, called_off));
+        if polling.passed.load(Ordering::Relaxed) {
+            return;
+        }
+        match asked {
             Ok(()) => (failures, told) = (0, false),
             Err(error) => {
                 failures += 1;
@@ -159,4 +197,38 @@ fn ask(polling: &mut Polling, ledger: &mut Reported, called_off: &AtomicBool) ->
     let mut say = |_: &str| Ok(());
     let mut steps = Steps { config, record, ledger, say: &mut say };
     steps.stage(&offer, &mut watch).map(drop)
+}
+
+/// Tries what is staged beside the policy that watches, if there is room for both.
+fn try_beside(polling: &mut Polling, ledger: &mut Reported, called_off: &AtomicBool) -> Result<()> {
+    let Polling { config, record, trial: Some(lasts), shadow, passed, .. } = polling else {
+        return Ok(());
+    };
+    let mut say = |_: &str| Ok(());
+    if record.plan.stage != Stage::Staged || !staging::fits_beside(config, record)? {
+        return Ok(());
+    }
+    let mut steps = Steps { config, record, ledger, say: &mut say };
+    let Some(candidate) = steps.begin_trial()? else { return Ok(()) };
+    shadow.begin(candidate);
+    let begun = Instant::now();
+    let ended = loop {
+        thread::sleep(GLANCE);
+        let seen = shadow.seen();
+        // Where nothing was to be asked there is nothing to judge by.
+        let over = begun.elapsed() >= *lasts && seen.inquiries > 0;
+        if called_off.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        match seen.failure(over) {
+            Some(why) => break Input::Failed(why),
+            None if over => break Input::Passed(seen.told()),
+            None => {}
+        }
+    };
+    shadow.end();
+    let has_passed = matches!(ended, Input::Passed(_));
+    steps.take(ended)?;
+    passed.store(has_passed, Ordering::Release);
+    Ok(())
 }

@@ -11,12 +11,12 @@ use crate::{
     meters::{Counted, Meters},
     mirror::Mirroring,
     parts,
-    poll::Polling,
+    poll::{self, Polling},
     scrape::Scraped,
     signs::Signs,
-    staging::Steps,
+    staging::{self, Steps},
     tend::Alarmed,
-    watch::{self, Outward, Plan, Watched},
+    watch::{self, Outward, Pace, Plan, Watched},
 };
 use anyhow::{Context, Result, bail};
 use bundle::Bundle;
@@ -59,32 +59,52 @@ pub struct RunArguments {
 ///
 /// # Errors
 /// If a room cannot be opened, or the log cannot be written.
-pub fn run(mut config: Config, arguments: RunArguments) -> Result<()> {
-    if let Some(bundle) = arguments.bundle {
+pub fn run(mut config: Config, mut arguments: RunArguments) -> Result<()> {
+    if let Some(bundle) = arguments.bundle.take() {
         config.inquiry.bundle = bundle;
     }
     if !arguments.camera.is_empty() {
-        config.cameras = arguments.camera.into_iter().enumerate().map(named).collect();
+        config.cameras =
+            std::mem::take(&mut arguments.camera).into_iter().enumerate().map(named).collect();
         if let Some(rule) = config::too_many_cameras(config.cameras.len()) {
             bail!(rule);
         }
     }
-    let stop = stop_on_signals()?;
-    let cameras = open_cameras(&config, &stop)?;
+    let (stop, told) = (stop_on_signals()?, told_by_signals()?);
+    while watch_once(&config, &arguments, &stop)? == Next::Again && !told.load(Ordering::Relaxed) {
+        tracing::info!("watches again, with the policy that has passed its trial");
+        stop.store(false, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+/// What comes after a watch.
+#[derive(PartialEq)]
+enum Next {
+    /// Nothing.
+    Rest,
+    /// Another, with another policy.
+    Again,
+}
+
+fn watch_once(config: &Config, arguments: &RunArguments, stop: &Arc<AtomicBool>) -> Result<Next> {
+    let cameras = open_cameras(config, stop)?;
     let description = BoardDescription::load(&config.board.description)?;
     // No reason not to watch: what can be wrong here, a full disk or a damaged log, has its turn below.
-    if let Err(error) = try_what_is_staged(&config) {
+    // A film that is watched again would be told again.
+    let live = cameras.iter().all(|camera| camera.pace == Pace::Live);
+    if let Err(error) = try_what_is_staged(config, live) {
         tracing::warn!("a new policy cannot be tried: {error:#}");
     }
-    let (bundle, other_policy) = parts::policy(&config)?;
-    let mut inquirer = parts::inquirer(&bundle, &config)?;
-    let line = Line::of(&config)?;
-    let plan = plan(&config);
+    let (bundle, other_policy) = parts::policy(config)?;
+    let mut inquirer = parts::inquirer(&bundle, config)?;
+    let line = Line::of(config)?;
+    let plan = plan(config);
     let scraped = match config.metrics.address().map_err(anyhow::Error::msg)? {
         Some(address) => Some(Scraped::listen(address, plan.meters.clone())?),
         None => None,
     };
-    let (store, recovery) = parts::store(&config)?;
+    let (store, recovery) = parts::store(config)?;
     let (mut log, opened) = parts::log(&config.device.data_dir)?;
     tracing::debug!(?opened, "event log opened");
     // Tidying up is no reason not to watch: a full disk gets its turn when there is an event.
@@ -93,8 +113,9 @@ pub fn run(mut config: Config, arguments: RunArguments) -> Result<()> {
         Ok(left_open) => tracing::info!(left_open, "ended the events that a watch had left open"),
         Err(error) => tracing::warn!(%error, "cannot end the events that a watch had left open"),
     }
-    let mirroring = Mirroring::of(&config)?;
-    let polling = Polling::of(&config)?;
+    let mirroring = Mirroring::of(config)?;
+    let passed = Arc::new(AtomicBool::new(false));
+    let polling = Polling::of(config, plan.shadow.clone(), passed.clone())?.filter(|_| live);
     let kept: HashSet<PinId> = log.pins()?.into_iter().map(PinId).collect();
     let orphans = store.orphan_pins(&kept)?;
 
@@ -103,9 +124,9 @@ pub fn run(mut config: Config, arguments: RunArguments) -> Result<()> {
     } else {
         Box::new(Readable(io::stdout()))
     };
-    let listener = alarmed(&config, &plan, listener);
+    let listener = alarmed(config, &plan, listener);
     let listener = Box::new(Counted { inner: listener, meters: plan.meters.clone() });
-    let terms = terms(&config, &bundle, &inquirer);
+    let terms = terms(config, &bundle, &inquirer);
     if !arguments.json {
         greet(&cameras, &terms);
         println(&format!("memory: {}", inquirer.engine().footprint()));
@@ -146,10 +167,14 @@ pub fn run(mut config: Config, arguments: RunArguments) -> Result<()> {
     let scraping = scraped.map(|scraped| scraped.serve(over.clone())).transpose()?;
     let (board, by) = (Some(board), &mut inquirer);
     let outward = Outward { line, mirroring, polling };
-    let tally = watch::watch(cameras, &plan, &store, by, &mut concluder, board, outward, &stop)?;
+    let tally = watch::watch(cameras, &plan, &store, by, &mut concluder, board, outward, stop)?;
     over.store(true, Ordering::Relaxed);
     scraping.map(thread::JoinHandle::join);
     close(&store)?;
+    drop(concluder);
+    if let Err(error) = installed::called_off(&config.device.data_dir) {
+        tracing::warn!("the trial of a new policy cannot be called off: {error:#}");
+    }
     if !arguments.json {
         println(&format!(
             "watched {} frames, {} inquiries, {} events; data in {}",
@@ -159,11 +184,11 @@ pub fn run(mut config: Config, arguments: RunArguments) -> Result<()> {
             config.device.data_dir.display()
         ));
     }
-    Ok(())
+    Ok(if passed.load(Ordering::Relaxed) { Next::Again } else { Next::Rest })
 }
 
-/// A policy that came while the device watched is tried before it watches again.
-fn try_what_is_staged(config: &Config) -> Result<()> {
+/// A policy that came while the device watched and cannot be tried beside a watch is tried before one.
+fn try_what_is_staged(config: &Config, live: bool) -> Result<()> {
     let data_dir = &config.device.data_dir;
     let underway = Record::read(data_dir)?.plan.stage;
     let fixed = !config.inquiry.bundle.as_os_str().is_empty();
@@ -171,8 +196,11 @@ fn try_what_is_staged(config: &Config) -> Result<()> {
         return Ok(());
     }
     let (mut log, _) = parts::log(data_dir)?;
-    installed::end_of_trial(&mut log)?;
+    installed::started(&mut log)?;
     let mut record = Record::of(&log)?;
+    if live && poll::trial_of(config).is_some() && staging::fits_beside(config, &record)? {
+        return Ok(());
+    }
     let mut say = |sentence: &str| {
         tracing::info!("{sentence}");
         Ok(())
@@ -207,6 +235,7 @@ pub fn plan(config: &Config) -> Plan {
         settle_s: config.inquiry.settle_s,
         signs: Arc::new(Signs::new(config.cameras.len())),
         meters: Arc::new(Meters::new(config.cameras.iter().map(|camera| &*camera.name))),
+        shadow: Arc::default(),
     }
 }
 
@@ -265,6 +294,15 @@ pub fn stop_on_signals() -> Result<Arc<AtomicBool>> {
             .context("cannot listen for signals")?;
     }
     Ok(stop)
+}
+
+/// Whether a signal came, whatever else ends a watch.
+fn told_by_signals() -> Result<Arc<AtomicBool>> {
+    let told = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register(signal, told.clone()).context("cannot listen for signals")?;
+    }
+    Ok(told)
 }
 
 fn println(line: &str) {

@@ -4,11 +4,12 @@ use crate::{
     builtin,
     config::Config,
     installed::{self, Ledger, Record},
-    parts,
+    machine, one_line, parts,
 };
 use anyhow::{Context, Result, bail};
 use bundle::{Bundle, GOLDEN};
-use engine::Golden;
+use engine::{Footprint, Golden};
+use inquiry::Inquirer;
 use release::{Admission, Channel, Index, Release};
 use serde_json::{Value, json};
 use std::{
@@ -179,7 +180,11 @@ impl Steps<'_> {
         Ok(fetched)
     }
 
-    fn take(&mut self, input: Input<'_>) -> Result<()> {
+    /// Takes one step.
+    ///
+    /// # Errors
+    /// If the log or the disk fails.
+    pub fn take(&mut self, input: Input<'_>) -> Result<()> {
         let (told, effects) = self.record.step(input, self.ledger)?;
         told.iter().try_for_each(|sentence| (self.say)(sentence))?;
         if effects.contains(&Effect::Clear) {
@@ -231,20 +236,53 @@ impl Steps<'_> {
         self.take(Input::TrialBegins)?;
         let dir = parts.bundle(&candidate.release.bundle);
         match trial(&dir, self.config) {
-            Ok(()) => self.take(Input::Passed),
-            Err(error) => self.take(Input::Failed(format!("{error:#}").replace('\n', " "))),
+            Ok(_) => self.take(Input::Passed(Value::Null)),
+            Err(error) => self.take(Input::Failed(one_line(&error))),
+        }
+    }
+
+    /// Begins the trial of what is staged: the policy, loaded and held to its golden answers; `None` if it does not
+    /// pass that much, or nothing is staged.
+    ///
+    /// # Errors
+    /// If the log fails.
+    pub fn begin_trial(&mut self) -> Result<Option<Inquirer>> {
+        let Some(candidate) = self.record.plan.candidate.clone() else { return Ok(None) };
+        if self.record.plan.stage != Stage::Staged {
+            return Ok(None);
+        }
+        let parts = Parts::open(&installed::folder(&self.config.device.data_dir))?;
+        self.take(Input::TrialBegins)?;
+        match trial(&parts.bundle(&candidate.release.bundle), self.config) {
+            Ok(inquirer) => Ok(Some(inquirer)),
+            Err(error) => self.take(Input::Failed(one_line(&error))).map(|()| None),
         }
     }
 }
 
-fn trial(dir: &Path, config: &Config) -> Result<()> {
+/// Whether there is memory for what is staged beside the policy that watches.
+///
+/// # Errors
+/// If it cannot be opened.
+pub fn fits_beside(config: &Config, record: &Record) -> Result<bool> {
+    let Some(candidate) = &record.plan.candidate else { return Ok(false) };
+    let parts = Parts::open(&installed::folder(&config.device.data_dir))?;
+    let bundle = Bundle::open(parts.bundle(&candidate.release.bundle))?;
+    let needed = Footprint::of(&bundle)?.total();
+    Ok(machine::memory_free().is_none_or(|free| needed <= free))
+}
+
+fn trial(dir: &Path, config: &Config) -> Result<Inquirer> {
     let bundle = Bundle::open(dir)?;
     let inquirer = parts::inquirer(&bundle, config)?;
     if !bundle.manifest.parts.contains_key(GOLDEN) {
-        return Ok(());
+        return Ok(inquirer);
     }
     let golden: Golden = serde_json::from_slice(&bundle.read(GOLDEN)?)
         .context("its golden answers cannot be read")?;
     let here = Golden::of(inquirer.engine())?;
-    golden.check(&here).map_err(|why| anyhow::anyhow!("it does not give its golden answers: {why}"))
+    match golden.check(&here) {
+        Ok(()) => Ok(inquirer),
+        Err(why) => bail!("it does not give its golden answers: {why}"),
+    }
 }

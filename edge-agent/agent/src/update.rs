@@ -101,7 +101,7 @@ fn apply(config: &Config, json: bool, out: &mut dyn Write) -> Result<()> {
     let stop = stop_on_signals()?;
     let data_dir = &config.device.data_dir;
     let (mut log, _) = parts::log(data_dir)?;
-    installed::end_of_trial(&mut log)?;
+    installed::started(&mut log)?;
     let mut record = Record::of(&log)?;
     let offer = Offer::ask(config, &mut record);
     log.keep(&record)?;
@@ -161,7 +161,7 @@ fn apply(config: &Config, json: bool, out: &mut dyn Write) -> Result<()> {
 
 fn rollback(config: &Config, json: bool, out: &mut dyn Write) -> Result<()> {
     let (mut log, _) = parts::log(&config.device.data_dir)?;
-    installed::end_of_trial(&mut log)?;
+    installed::started(&mut log)?;
     let mut record = Record::of(&log)?;
     let before = record.plan.clone();
     let own = built_in(config)?.manifest.version;

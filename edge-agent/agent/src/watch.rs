@@ -20,6 +20,7 @@ use crate::{
     sight::Sight,
     signs::{Part, Signs},
     tend::tend,
+    trial::Shadow,
 };
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use frame_store::FrameStore;
@@ -69,6 +70,8 @@ pub struct Plan {
     pub signs: Arc<Signs>,
     /// Where they count what they do.
     pub meters: Arc<Meters>,
+    /// Where a new policy is tried.
+    pub shadow: Arc<Shadow>,
 }
 
 /// Who is told of what was committed, beside those who listen here.
@@ -164,7 +167,7 @@ pub fn watch(
         }
         if let Some(polling) = polling {
             let report = concluded.clone();
-            scope.spawn(move || poll(polling, &report, over));
+            scope.spawn(move || poll(polling, &report, over, stop));
         }
         let keeper = {
             let report = concluded.clone();
@@ -466,9 +469,11 @@ fn inquire(
         let took = begun.elapsed();
         meters.inquired(took);
         signs.inquiring(false);
+        let mut to_compare = None;
         let conclusion = match answer {
             Ok(report) => {
                 done += 1;
+                to_compare = plan.shadow.is_on().then(|| report.clone());
                 Conclusion::Verdict { camera, window: due.window, report: Box::new(report) }
             }
             Err(error) => Conclusion::Trouble(Trouble::Inquiry { sentence: error.to_string() }),
@@ -477,6 +482,13 @@ fn inquire(
             docket.over.store(true, Ordering::Relaxed);
             docket.changed.notify_all();
             return done;
+        }
+        // What watches goes first: a policy that is tried gets the time in which nothing waits.
+        let idle = !stop.load(Ordering::Relaxed) && docket.lock().is_empty();
+        if let Some(report) = to_compare.filter(|_| idle) {
+            signs.inquiring(true);
+            plan.shadow.ask(&footage, &request, &report, took);
+            signs.inquiring(false);
         }
         cool_down(took, signs, stop);
     }

@@ -7,14 +7,14 @@
 //!                                                        RolledBack
 //! ```
 //!
-//! The log keeps the plan; each step is one transaction with what it tells. What runs follows from the plan
-//! alone ([`Plan::runs`]): until a trial has passed, it is the old policy after every start but the trial's own.
+//! The log keeps the plan; each step is one transaction with what it tells. What watches follows from the plan
+//! alone ([`Plan::runs`]): until a trial has passed it is the old policy, beside which the new one is tried.
 
 use release::{Admission, Channel, Release, version};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// A trial that has begun so often and not ended has failed: the policy takes the device down with it.
+/// A trial that has begun so often and never ended has failed: the policy takes the program down with it.
 const STARTS_MAX: u32 = 2;
 
 /// Where an update stands.
@@ -29,7 +29,7 @@ pub enum Stage {
     Verified,
     /// They are laid out as a bundle, beside the one that runs.
     Staged,
-    /// It runs, to be watched.
+    /// It is tried beside the one that runs.
     Trial,
     /// It is the device's policy.
     Committed,
@@ -103,10 +103,12 @@ pub enum Input<'a> {
     LaidOut,
     /// Its trial begins.
     TrialBegins,
-    /// The program has started.
+    /// The program has started: whatever was tried is not any more.
     Started,
-    /// Its trial ended well.
-    Passed,
+    /// The trial was ended in good order before it was over.
+    CalledOff,
+    /// Its trial ended well; what was seen in it.
+    Passed(Value),
     /// It cannot be used, or its trial ended badly.
     Failed(String),
     /// A person wants the policy before this one back. `built_in` is the version of the one that came with the
@@ -136,10 +138,7 @@ pub enum Effect {
 impl Plan {
     /// What runs, by this plan; `None`: what came with the program.
     pub fn runs(&self) -> Option<&Release> {
-        match (&self.stage, &self.candidate) {
-            (Stage::Trial, Some(candidate)) => Some(&candidate.release),
-            _ => self.active.as_ref().and_then(|slot| slot.release.as_ref()),
-        }
+        self.active.as_ref().and_then(|slot| slot.release.as_ref())
     }
 
     /// Releases whose files are needed.
@@ -160,15 +159,15 @@ impl Plan {
             Input::Fetched => self.moves(Stage::Fetching, Stage::Verified),
             Input::LaidOut => self.moves(Stage::Verified, Stage::Staged),
             Input::TrialBegins => {
-                let (mut plan, mut effects) = self.moves(Stage::Staged, Stage::Trial);
-                if plan.stage == Stage::Trial && !effects.is_empty() {
-                    plan.starts = 1;
-                    effects.push(Effect::Switch);
+                let (mut plan, effects) = self.moves(Stage::Staged, Stage::Trial);
+                if !effects.is_empty() {
+                    plan.starts += 1;
                 }
                 (plan, effects)
             }
             Input::Started => self.started(),
-            Input::Passed => self.passed(),
+            Input::CalledOff => self.called_off(),
+            Input::Passed(seen) => self.passed(&seen),
             Input::Failed(why) => self.failed(why),
             Input::GoBack { built_in } => self.go_back(built_in),
         }
@@ -238,6 +237,7 @@ impl Plan {
         }
         self.number = channel.number;
         (self.stage, self.candidate, self.why) = (Stage::Fetching, Some(candidate), None);
+        self.starts = 0;
         let say = self.say("is being fetched");
         (self, vec![say, Effect::Clear])
     }
@@ -263,15 +263,24 @@ impl Plan {
         if self.stage != Stage::Trial {
             return (self, vec![]);
         }
-        self.starts += 1;
-        if self.starts > STARTS_MAX {
-            let why = format!("the program was started {STARTS_MAX} times in its trial");
+        if self.starts >= STARTS_MAX {
+            let why =
+                format!("its trial was cut off {} times by the end of the program", self.starts);
             return self.failed(why);
+        }
+        self.stage = Stage::Staged;
+        let say = self.say("is to be tried again: its trial was cut off by the end of the program");
+        (self, vec![say])
+    }
+
+    fn called_off(mut self) -> (Self, Vec<Effect>) {
+        if self.stage == Stage::Trial {
+            (self.stage, self.starts) = (Stage::Staged, self.starts.saturating_sub(1));
         }
         (self, vec![])
     }
 
-    fn passed(mut self) -> (Self, Vec<Effect>) {
+    fn passed(mut self, seen: &Value) -> (Self, Vec<Effect>) {
         let (Stage::Trial, Some(candidate)) = (self.stage, &self.candidate) else {
             return (self, vec![]);
         };
@@ -283,20 +292,20 @@ impl Plan {
         };
         self.previous = Some(self.active.replace(slot));
         (self.stage, self.starts) = (Stage::Committed, 0);
-        let say = self.say("is the policy from now on");
-        (self, vec![say, Effect::Clear])
+        let mut say = self.say("is the policy from now on");
+        if let Effect::Say { fields, .. } = &mut say {
+            fields["trial"] = seen.clone();
+        }
+        (self, vec![say, Effect::Switch, Effect::Clear])
     }
 
     fn failed(mut self, why: String) -> (Self, Vec<Effect>) {
         if !self.stage_is_underway() {
             return (self, vec![]);
         }
-        let ran = self.stage == Stage::Trial;
         (self.stage, self.starts, self.why) = (Stage::RolledBack, 0, Some(why.clone()));
-        let mut effects = vec![self.say(&format!("is not taken: {why}"))];
-        effects.extend(ran.then_some(Effect::Switch));
-        effects.push(Effect::Clear);
-        (self, effects)
+        let say = self.say(&format!("is not taken: {why}"));
+        (self, vec![say, Effect::Clear])
     }
 
     fn go_back(mut self, built_in: &str) -> (Self, Vec<Effect>) {

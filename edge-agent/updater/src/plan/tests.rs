@@ -38,7 +38,7 @@ fn offered(plan: Plan, channel: &Channel, release: &Release) -> (Plan, Vec<Effec
 /// A plan after a release has gone all the way.
 fn committed(plan: Plan, number: u64, release: &Release) -> Plan {
     let (mut plan, _) = offered(plan, &channel(number, release), release);
-    for input in [Input::Fetched, Input::LaidOut, Input::TrialBegins, Input::Passed] {
+    for input in [Input::Fetched, Input::LaidOut, Input::TrialBegins, Input::Passed(Value::Null)] {
         plan = plan.step(input).0;
     }
     assert_eq!(plan.stage, Stage::Committed);
@@ -51,8 +51,8 @@ fn a_release_goes_all_the_way_and_each_step_is_told() {
     let (mut plan, told) = offered(Plan::default(), &channel(1, &new), &new);
     let mut stages = vec![plan.stage];
     let mut said = told.iter().filter(|effect| matches!(effect, Effect::Say { .. })).count();
-    for input in [Input::Fetched, Input::LaidOut, Input::TrialBegins, Input::Passed] {
-        assert_eq!(plan.runs().is_some(), plan.stage == Stage::Trial);
+    for input in [Input::Fetched, Input::LaidOut, Input::TrialBegins, Input::Passed(Value::Null)] {
+        assert_eq!(plan.runs(), None, "until it has passed");
         let (next, told) = plan.step(input);
         said += told.iter().filter(|effect| matches!(effect, Effect::Say { .. })).count();
         stages.push(next.stage);
@@ -79,19 +79,26 @@ fn what_was_refused_comes_back_only_under_a_higher_number() {
 }
 
 #[test]
-fn a_trial_that_takes_the_device_down_ends_on_the_old_policy() {
+fn a_trial_that_takes_the_program_down_twice_has_failed_and_one_that_is_called_off_has_not() {
     let (old, new) = (release("0.2.0", 'a'), release("0.3.0", 'b'));
     let mut plan = committed(Plan::default(), 1, &old);
     (plan, _) = offered(plan, &channel(2, &new), &new);
-    for input in [Input::Fetched, Input::LaidOut, Input::TrialBegins] {
+    for input in [Input::Fetched, Input::LaidOut] {
         plan = plan.step(input).0;
     }
-    assert_eq!(plan.runs(), Some(&new));
+    for _ in 0..5 {
+        (plan, _) = plan.step(Input::TrialBegins);
+        (plan, _) = plan.step(Input::CalledOff);
+        assert_eq!(plan.stage, Stage::Staged);
+    }
+    (plan, _) = plan.step(Input::TrialBegins);
+    assert_eq!(plan.runs(), Some(&old), "beside which it is tried");
     (plan, _) = plan.step(Input::Started);
-    assert_eq!(plan.runs(), Some(&new), "one restart may be a power cut");
-    let (plan, effects) = plan.step(Input::Started);
+    assert_eq!(plan.stage, Stage::Staged, "once may be a power cut");
+    (plan, _) = plan.step(Input::TrialBegins);
+    (plan, _) = plan.step(Input::Started);
     assert_eq!((plan.stage, plan.runs()), (Stage::RolledBack, Some(&old)));
-    assert!(effects.contains(&Effect::Switch) && plan.why.is_some());
+    assert!(plan.why.is_some());
 }
 
 #[test]
@@ -100,7 +107,7 @@ fn no_version_below_the_floor_is_run_and_the_floor_never_falls() {
     let plan = committed(Plan::default(), 1, &old);
     let raised = Channel { floor: "0.3.0".to_owned(), ..channel(2, &new) };
     let (mut plan, _) = offered(plan, &raised, &new);
-    for input in [Input::Fetched, Input::LaidOut, Input::TrialBegins, Input::Passed] {
+    for input in [Input::Fetched, Input::LaidOut, Input::TrialBegins, Input::Passed(Value::Null)] {
         plan = plan.step(input).0;
     }
     let (kept, effects) = plan.clone().step(Input::GoBack { built_in: "0.1.0" });
@@ -160,6 +167,7 @@ enum Happens {
     LaidOut,
     TrialBegins,
     Started,
+    CalledOff,
     Passed,
     Failed,
     GoBack,
@@ -173,6 +181,7 @@ fn anything() -> impl Strategy<Value = Happens> {
         3 => Just(Happens::LaidOut),
         3 => Just(Happens::TrialBegins),
         1 => Just(Happens::Started),
+        1 => Just(Happens::CalledOff),
         3 => Just(Happens::Passed),
         1 => Just(Happens::Failed),
         1 => Just(Happens::GoBack),
@@ -205,7 +214,8 @@ proptest! {
                 Happens::LaidOut => plan.step(Input::LaidOut),
                 Happens::TrialBegins => plan.step(Input::TrialBegins),
                 Happens::Started => plan.step(Input::Started),
-                Happens::Passed => plan.step(Input::Passed),
+                Happens::CalledOff => plan.step(Input::CalledOff),
+                Happens::Passed => plan.step(Input::Passed(Value::Null)),
                 Happens::Failed => plan.step(Input::Failed("x".to_owned())),
                 Happens::GoBack => plan.step(Input::GoBack { built_in: "0.1.0" }),
             };
