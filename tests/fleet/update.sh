@@ -164,12 +164,15 @@ check 'a policy that rots on the disk keeps no camera from watching' quiet "$loo
 "$lookback" events --data-dir G --json >events.jsonl
 holds 'and it is told what watches instead' events.jsonl "
     any('watches instead' in r['sentence'] for r in rows if r.get('label') == 'policy')"
-python3 -c "
-data = bytearray(open('G/events.sqlite', 'rb').read()); data[:] = b'x' * len(data); open('G/events.sqlite', 'wb').write(data)"
-check 'nor does a log that is damaged' quiet "$lookback" run --config stick.toml --data-dir G --camera sim:seed=9001,minutes=2,speed=max --json
-"$lookback" events --data-dir G --json >events.jsonl
-holds 'which is told, with what watches instead' events.jsonl "
-    any('cannot be read' in r['sentence'] and 'watches instead' in r['sentence'] for r in rows if r.get('label') == 'policy')"
+check 'another camera takes it from the stick' quiet "$lookback" update apply --config stick.toml --data-dir L
+dd if=/dev/zero of=L/events.sqlite bs=4096 count=4 conv=notrunc status=none
+check 'a log that is damaged keeps it from nothing' quiet "$lookback" run --config stick.toml --data-dir L --camera sim:seed=9001,minutes=2,speed=max --json
+"$lookback" update status --config stick.toml --data-dir L --json >status.json
+holds 'it still knows what it runs, and the floor' status.json "rows[0]['runs'] == '$fourth' and rows[0]['floor'] == '0.4.0'"
+"$lookback" events --data-dir L --json >events.jsonl
+holds 'and watched by it, with a new log' events.jsonl "
+    any('log' in r['label'] for r in rows if r['kind'] == 'health') and
+    all(r['bundle'] == '$fourth' for r in rows if r['kind'] == 'incident')"
 
 # --- while it watches: a look every two seconds, a trial of three
 polls() {

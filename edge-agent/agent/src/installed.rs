@@ -8,7 +8,8 @@ use hal_camera::{ClockQuality, WallTime};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 use updater::{Clock, Effect, Input, Parts, Plan, Stage, Trust};
@@ -36,29 +37,53 @@ pub fn folder(data_dir: &Path) -> PathBuf {
     data_dir.join("update")
 }
 
+/// Where a copy of the record lies.
+fn copy_of(data_dir: &Path) -> PathBuf {
+    folder(data_dir).join("record.json")
+}
+
 impl Record {
-    /// As the log at `data_dir` has it, whoever writes there now.
-    ///
-    /// # Errors
-    /// If there is a log and it cannot be read.
-    pub fn read(data_dir: &Path) -> Result<Self> {
+    /// As the log at `data_dir` has it, whoever writes there now, or else as its copy has it.
+    pub fn read(data_dir: &Path) -> Self {
         let path = parts::log_path(data_dir);
-        match path.exists() {
-            true => Ok(Self::understood(LogReader::open(&path)?.state_get(UPDATE)?.as_deref())),
-            false => Ok(Self::of_new_device()),
-        }
+        let text = || LogReader::open(&path)?.state_get(UPDATE);
+        // Opening a log that is not there would be no error, and make none.
+        let text = path.exists().then(text).transpose().unwrap_or_else(|error| {
+            tracing::warn!(%error, "what was updated is read from its copy");
+            None
+        });
+        Self::understood(text.flatten(), data_dir)
     }
 
-    /// As `log` has it.
+    /// As `log` has it, or else as its copy has it.
     ///
     /// # Errors
     /// If it cannot be read.
     pub fn of(log: &EventLog) -> Result<Self> {
-        Ok(Self::understood(log.state_get(UPDATE)?.as_deref()))
+        let data_dir = log.path().parent().unwrap_or(Path::new(""));
+        Ok(Self::understood(log.state_get(UPDATE)?, data_dir))
     }
 
-    fn understood(text: Option<&str>) -> Self {
-        text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_else(Self::of_new_device)
+    fn understood(text: Option<String>, data_dir: &Path) -> Self {
+        let parsed = |text: String| serde_json::from_str(&text).ok();
+        let copy = || fs::read_to_string(copy_of(data_dir)).ok().and_then(parsed);
+        text.and_then(parsed).or_else(copy).unwrap_or_else(Self::of_new_device)
+    }
+
+    /// Beside the log, in case that it is damaged and a new one begun: a floor is none if it falls with a file.
+    fn copy_beside(&self, log: &EventLog) {
+        let path = copy_of(log.path().parent().unwrap_or(Path::new("")));
+        let written = || -> io::Result<()> {
+            let part = path.with_extension("part");
+            path.parent().map_or(Ok(()), fs::create_dir_all)?;
+            let mut file = fs::File::create(&part)?;
+            file.write_all(self.text().as_bytes())?;
+            file.sync_all()?;
+            fs::rename(&part, &path)
+        };
+        if let Err(error) = written() {
+            tracing::warn!(%error, "what was updated has no copy");
+        }
     }
 
     /// Of a device that never had an update: it draws its place in the waves.
@@ -134,11 +159,14 @@ impl Ledger for EventLog {
     fn tell(&mut self, sentence: &str, fields: &Value, record: &Record) -> Result<()> {
         let state = (UPDATE, record.text());
         self.health_with_state((POLICY, sentence, fields), parts::now(), (state.0, &state.1))?;
+        record.copy_beside(self);
         Ok(())
     }
 
     fn keep(&mut self, record: &Record) -> Result<()> {
-        Ok(self.state_set(UPDATE, &record.text())?)
+        self.state_set(UPDATE, &record.text())?;
+        record.copy_beside(self);
+        Ok(())
     }
 }
 
@@ -146,13 +174,13 @@ impl Ledger for EventLog {
 /// that should be there.
 ///
 /// # Errors
-/// If the log cannot be read.
+/// If the disk fails.
 pub fn open(data_dir: &Path) -> Result<(Option<Bundle>, Option<String>)> {
     let folder = folder(data_dir);
     if !folder.exists() {
         return Ok((None, None));
     }
-    let plan = Record::read(data_dir)?.plan;
+    let plan = Record::read(data_dir).plan;
     let parts = Parts::open(&folder)?;
     let slots = [plan.active, plan.previous.flatten()];
     let mut why = None;
@@ -181,7 +209,7 @@ pub fn started(log: &mut EventLog) -> Result<()> {
 /// # Errors
 /// If the log cannot be read or written.
 pub fn called_off(data_dir: &Path) -> Result<()> {
-    if Record::read(data_dir)?.plan.stage == Stage::Trial {
+    if Record::read(data_dir).plan.stage == Stage::Trial {
         let (mut log, _) = parts::log(data_dir)?;
         Record::of(&log)?.step(Input::CalledOff, &mut log)?;
     }

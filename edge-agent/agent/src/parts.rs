@@ -68,7 +68,7 @@ pub fn policy(config: &Config) -> Result<(Bundle, Option<String>)> {
         return Ok((Bundle::open(&config.inquiry.bundle)?, None));
     }
     let data_dir = &config.device.data_dir;
-    // A log that is damaged is set aside by whoever opens it for writing, later.
+    // A disk that fails here is told of by whoever needs it more.
     let unknown = |error| (None, Some(format!("what policy was taken cannot be read ({error:#})")));
     let (found, why) = installed::open(data_dir).unwrap_or_else(unknown);
     let bundle = found.map_or_else(|| builtin::open(data_dir), Ok)?;

@@ -41,18 +41,11 @@ pub struct Polling {
 
 impl Polling {
     /// Of this configuration, if it names a repository, and nothing but updates decides what runs.
-    ///
-    /// # Errors
-    /// If the log cannot be read.
-    pub fn of(
-        config: &Config,
-        shadow: Arc<Shadow>,
-        passed: Arc<AtomicBool>,
-    ) -> Result<Option<Self>> {
-        let Some(every) = every(config) else { return Ok(None) };
-        let record = Record::read(&config.device.data_dir)?;
+    pub fn of(config: &Config, shadow: Arc<Shadow>, passed: Arc<AtomicBool>) -> Option<Self> {
+        let every = every(config)?;
+        let record = Record::read(&config.device.data_dir);
         let trial = trial_of(config);
-        Ok(Some(Self { config: config.clone(), record, every, trial, shadow, passed }))
+        Some(Self { config: config.clone(), record, every, trial, shadow, passed })
     }
 
     /// Whom it asks, and how often.

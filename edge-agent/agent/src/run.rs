@@ -115,7 +115,7 @@ fn watch_once(config: &Config, arguments: &RunArguments, stop: &Arc<AtomicBool>)
     }
     let mirroring = Mirroring::of(config)?;
     let passed = Arc::new(AtomicBool::new(false));
-    let polling = Polling::of(config, plan.shadow.clone(), passed.clone())?.filter(|_| live);
+    let polling = Polling::of(config, plan.shadow.clone(), passed.clone()).filter(|_| live);
     let kept: HashSet<PinId> = log.pins()?.into_iter().map(PinId).collect();
     let orphans = store.orphan_pins(&kept)?;
 
@@ -190,7 +190,7 @@ fn watch_once(config: &Config, arguments: &RunArguments, stop: &Arc<AtomicBool>)
 /// A policy that came while the device watched and cannot be tried beside a watch is tried before one.
 fn try_what_is_staged(config: &Config, live: bool) -> Result<()> {
     let data_dir = &config.device.data_dir;
-    let underway = Record::read(data_dir)?.plan.stage;
+    let underway = Record::read(data_dir).plan.stage;
     let fixed = !config.inquiry.bundle.as_os_str().is_empty();
     if fixed || !matches!(underway, Stage::Staged | Stage::Trial) {
         return Ok(());

@@ -51,7 +51,7 @@ pub fn run(config: &Config, arguments: &UpdateArguments, out: &mut dyn Write) ->
         UpdateCommand::Check(asked) => check(config, asked.json, out),
         UpdateCommand::Apply(asked) => apply(config, asked.json, out),
         UpdateCommand::Status(asked) => {
-            let record = Record::read(&config.device.data_dir)?;
+            let record = Record::read(&config.device.data_dir);
             tell(&standing(config, &record)?, asked.json, out)
         }
         UpdateCommand::Rollback(asked) => rollback(config, asked.json, out),
@@ -59,7 +59,7 @@ pub fn run(config: &Config, arguments: &UpdateArguments, out: &mut dyn Write) ->
 }
 
 fn check(config: &Config, json: bool, out: &mut dyn Write) -> Result<()> {
-    let mut record = Record::read(&config.device.data_dir)?;
+    let mut record = Record::read(&config.device.data_dir);
     let offer = Offer::ask(config, &mut record);
     // A running watch has the log: what was learnt is learnt again by whoever takes the update.
     if let Ok((mut log, _)) = parts::log(&config.device.data_dir) {

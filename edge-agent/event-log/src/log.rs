@@ -225,6 +225,11 @@ impl EventLog {
             .map_err(|e| self.failed("read the acknowledged seq", e))
     }
 
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The value last set for `key`.
     ///
     /// # Errors

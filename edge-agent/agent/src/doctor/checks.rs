@@ -154,9 +154,8 @@ pub(super) fn policies(config: &Config) -> Check {
     if config.update.repository.is_empty() {
         return Check::ok(NAME, "none are asked for ([update] repository names where)");
     }
-    let record = Record::read(&config.device.data_dir);
-    let offered = record.and_then(|mut record| Offer::ask(config, &mut record));
-    match offered {
+    let mut record = Record::read(&config.device.data_dir);
+    match Offer::ask(config, &mut record) {
         Ok(Offer { channel, release, .. }) => {
             let (name, number, bundle) = (channel.channel, channel.number, release.bundle);
             Check::ok(NAME, format!("channel {name} offers {bundle}, number {number}"))
