@@ -87,9 +87,9 @@ impl Ledger for Reported {
     }
 }
 
-/// Passes on what is to be written down until the watch is `over`; if a policy has passed its trial, sees to it by `stop`
-/// that the watch ends. What waits for the network is a thread of its
-/// own, which nobody waits for: what it has not finished it goes on with after the next start.
+/// Passes on what is to be written down until the watch is `over`; if a policy has passed its trial, sees to it by
+/// `stop` that the watch ends. What waits for the network is a thread of its own, which nobody waits for: what it has
+/// not finished it goes on with after the next start.
 pub fn poll(polling: Polling, report: &Sender<Conclusion>, over: &AtomicBool, stop: &AtomicBool) {
     let (reported, to_report) = unbounded();
     let called_off = Arc::new(AtomicBool::new(false));
@@ -141,8 +141,9 @@ fn ask_again_and_again(mut polling: Polling, ledger: &mut Reported, called_off: 
         if called_off.load(Ordering::Relaxed) {
             return;
         }
-        let asked = ask(&mut polling, ledger, called_off)
-            .and_then(|()| try_beside(&mut polling, ledger, called_off));
+        let asked = ask(&mut polling, ledger, called_off);
+        // What came before is tried whether anybody answers now or not.
+        let asked = try_beside(&mut polling, ledger, called_off).and(asked);
         if polling.passed.load(Ordering::Relaxed) {
             return;
         }
