@@ -157,8 +157,8 @@ pub trait Ledger {
 
 impl Ledger for EventLog {
     fn tell(&mut self, sentence: &str, fields: &Value, record: &Record) -> Result<()> {
-        let state = (UPDATE, record.text());
-        self.health_with_state((POLICY, sentence, fields), parts::now(), (state.0, &state.1))?;
+        let (event, text) = ((POLICY, sentence, fields), record.text());
+        self.health_with_state(event, parts::now(), (UPDATE, &text))?;
         record.copy_beside(self);
         Ok(())
     }

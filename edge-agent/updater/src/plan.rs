@@ -84,7 +84,7 @@ pub struct Plan {
 #[derive(Clone, Debug)]
 pub enum Input<'a> {
     /// A believed channel offers this release, at this time in seconds since 1970. `agent` is the version of
-    /// the program, and `own` that of the policy that came with it.
+    /// the program, and `built_in` the bundle that came with it.
     Offered {
         /// The channel.
         channel: &'a Channel,

@@ -3,7 +3,7 @@
 use crate::{FormatError, SCHEMA, is_label, malformed, read, version};
 use serde::{Deserialize, Serialize};
 
-/// A device draws its seed once, from 0 up to this; so many thousandths of a percent make a wave exact enough.
+/// A device draws its seed once, from 0 up to this: a wave is exact to half a thousandth of the devices.
 pub const SEEDS: u16 = 2048;
 /// More waves than this are none.
 const WAVES_MAX: usize = 64;

@@ -15,7 +15,7 @@
 //! has already is not fetched again. A pack is not signed: each chunk of it is checked against a hash of a
 //! signed index before it is decompressed, and once more after.
 //!
-//! Everything here is pure but [`pack`], which writes packs.
+//! Everything here is pure but [`Release::of`] and [`cut`], which read files, and [`pack`], which writes packs.
 #![forbid(unsafe_code)]
 
 mod channel;
@@ -44,7 +44,7 @@ pub const TARGETS: &str = "targets";
 /// Folder of the packs.
 pub const PACKS: &str = "packs";
 
-/// A file of a release is larger than any target may be.
+/// No bundle has more files.
 const FILES_MAX: usize = 64;
 
 /// Why what a repository says cannot be used.
