@@ -10,7 +10,8 @@
 //! The log keeps the plan; each step is one transaction with what it tells. What watches follows from the plan
 //! alone ([`Plan::runs`]): until a trial has passed it is the old policy, beside which the new one is tried.
 
-use release::{Admission, Channel, Release, version};
+use bundle::Version;
+use release::{Admission, Channel, Release};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -197,7 +198,7 @@ impl Plan {
             self.candidate = None;
             return (self, vec![say]);
         }
-        if version(&channel.floor) > version(&self.floor) {
+        if Version::parse(&channel.floor) > Version::parse(&self.floor) {
             self.floor = channel.floor.clone();
         }
         let running = self.runs().map_or(built_in, |release| &release.bundle);
@@ -212,10 +213,10 @@ impl Plan {
             return (self, vec![]);
         }
         let refused = match () {
-            () if version(&release.version) < version(&self.floor) => {
+            () if Version::parse(&release.version) < Version::parse(&self.floor) => {
                 Some(format!("the fleet runs nothing below {}", self.floor))
             }
-            () if version(&release.min_agent) > version(agent) => Some(format!(
+            () if Version::parse(&release.min_agent) > Version::parse(agent) => Some(format!(
                 "it needs version {} of this program, which is {agent}",
                 release.min_agent
             )),
@@ -228,7 +229,8 @@ impl Plan {
             return self.failed(why);
         }
         if channel.admits(self.seed, now) != Admission::Now {
-            let low = |c: &Candidate| version(&c.release.version) < version(&self.floor);
+            let low =
+                |c: &Candidate| Version::parse(&c.release.version) < Version::parse(&self.floor);
             if self.candidate.as_ref().is_some_and(low) {
                 let why = format!("the fleet runs nothing below {}", self.floor);
                 return self.failed(why);
@@ -314,7 +316,7 @@ impl Plan {
         }
         let Some(previous) = self.previous.clone() else { return (self, vec![]) };
         let to = previous.as_ref().map_or(built_in, |slot| &slot.version);
-        if version(to) < version(&self.floor) {
+        if Version::parse(to) < Version::parse(&self.floor) {
             let sentence = format!(
                 "there is no way back to {to}: the fleet runs nothing below {}",
                 self.floor

@@ -2,7 +2,8 @@
 
 use super::RepositoryError;
 use crate::moment;
-use release::{Channel, Release, SCHEMA, Wave, version};
+use bundle::Version;
+use release::{Channel, Release, SCHEMA, Wave};
 
 /// How a release is to be rolled out; what is not said stays as it is.
 #[derive(Clone, Debug, Default)]
@@ -122,7 +123,7 @@ pub fn follows(before: Option<&Channel>, after: &Channel) -> Result<(), Reposito
             before.number, after.number
         ));
     }
-    if version(&after.floor) < version(&before.floor) {
+    if Version::parse(&after.floor) < Version::parse(&before.floor) {
         return refuse(format!(
             "its floor is {} and may rise, never fall: give --floor {} or higher, or none",
             before.floor, before.floor
@@ -138,7 +139,7 @@ fn checked(
 ) -> Result<Channel, RepositoryError> {
     after.check().map_err(|why| rule(&after.channel, why))?;
     follows(before, &after)?;
-    if version(&release.version) < version(&after.floor) {
+    if Version::parse(&release.version) < Version::parse(&after.floor) {
         let why = format!(
             "{} is below its floor {}: cameras would refuse it, so release it with a higher version",
             release.bundle, after.floor

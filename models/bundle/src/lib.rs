@@ -14,11 +14,10 @@ mod setup;
 pub use error::BundleError;
 pub use manifest::{
     CHAT_TEMPLATE, DECODER, Decoder, GOLDEN, Geometry, Inquiry, Label, Manifest, Part, Prompts,
-    QWEN3_VL, REQUIRED_PARTS, SCHEMA, TOKENIZER, Thresholds, VISION, VISION_ONNX,
+    QWEN3_VL, REQUIRED_PARTS, SCHEMA, TOKENIZER, Thresholds, VISION, VISION_ONNX, Version,
 };
 pub use seal::{PartFile, seal, write};
 
-use manifest::Version;
 use std::{
     fs,
     io::{self, Read},
@@ -148,7 +147,7 @@ impl Bundle {
 }
 
 /// Whether a part's path is relative and made of plain names only.
-pub(crate) fn stays_inside(file: &str) -> bool {
+pub fn stays_inside(file: &str) -> bool {
     !file.is_empty() && Path::new(file).components().all(|c| matches!(c, Component::Normal(_)))
 }
 

@@ -268,10 +268,11 @@ impl Manifest {
 
 /// A version `major.minor.patch`, compared number by number. A suffix after `-` or `+` is ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Version(u32, u32, u32);
+pub struct Version(u32, u32, u32);
 
 impl Version {
-    pub(crate) fn parse(text: &str) -> Option<Self> {
+    /// Of `major.minor.patch`; `None` if it is something else.
+    pub fn parse(text: &str) -> Option<Self> {
         let core = text.split(['-', '+']).next()?;
         let mut numbers = core.split('.').map(|n| n.parse().ok());
         let version = Self(numbers.next()??, numbers.next()??, numbers.next()??);

@@ -1,6 +1,7 @@
 //! Which release the cameras of a channel should have, and when each of them may take it.
 
-use crate::{FormatError, SCHEMA, is_label, malformed, read, version};
+use crate::{FormatError, SCHEMA, is_label, malformed, read};
+use bundle::Version;
 use serde::{Deserialize, Serialize};
 
 /// A device draws its seed once, from 0 up to this: a wave is exact to half a thousandth of the devices.
@@ -83,7 +84,7 @@ impl Channel {
         let rules = [
             (self.schema == SCHEMA, "schema is not its own"),
             (is_label(&self.channel), "channel is a word of lower-case letters, digits, - and _"),
-            (version(&self.floor).is_some(), "floor must be major.minor.patch"),
+            (Version::parse(&self.floor).is_some(), "floor must be major.minor.patch"),
             (self.waves.len() <= WAVES_MAX, "there are more than 64 waves"),
             (
                 self.waves.iter().all(|wave| (0.0..=1.0).contains(&wave.share)),

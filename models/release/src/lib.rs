@@ -26,12 +26,11 @@ pub use channel::{Admission, Channel, SEEDS, Wave};
 pub use index::{CHUNK_BYTES_MAX, Chunk, ChunkError, Index, PACK_BYTES_MAX};
 pub use pack::{PackError, cut, pack, pack_path};
 
-use bundle::{Bundle, MANIFEST};
+use bundle::{Bundle, MANIFEST, Version, stays_inside};
 use serde::{Deserialize, Serialize};
 use std::{
     fs,
     io::{self, BufReader},
-    path::{Component, Path},
 };
 
 /// The newest layout of the files here that this code reads.
@@ -160,8 +159,8 @@ impl Release {
             && release.files.iter().any(|file| file.file == MANIFEST)
             && (0..release.files.len()).all(distinct)
             && release.files.iter().all(|f| stays_inside(&f.file) && is_hash(&f.blake3))
-            && version(&release.version).is_some()
-            && version(&release.min_agent).is_some()
+            && Version::parse(&release.version).is_some()
+            && Version::parse(&release.min_agent).is_some()
             && is_label(&release.name)
             && release.target() == name;
         match sound {
@@ -169,14 +168,6 @@ impl Release {
             false => Err(malformed(name, "it is no release of a bundle")),
         }
     }
-}
-
-/// `major.minor.patch`, with whatever follows a `-` or `+` left out; versions are in order as these are.
-pub fn version(text: &str) -> Option<(u32, u32, u32)> {
-    let core = text.split(['-', '+']).next()?;
-    let mut numbers = core.split('.').map(|n| n.parse().ok());
-    let version = (numbers.next()??, numbers.next()??, numbers.next()??);
-    numbers.next().is_none().then_some(version)
 }
 
 /// Whether a text can be part of a target's name: lower-case letters, digits, `-`, `_`, `.`.
@@ -187,10 +178,6 @@ pub fn is_label(text: &str) -> bool {
 
 fn is_hash(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-}
-
-fn stays_inside(file: &str) -> bool {
-    !file.is_empty() && Path::new(file).components().all(|c| matches!(c, Component::Normal(_)))
 }
 
 fn malformed(name: &str, why: impl ToString) -> FormatError {

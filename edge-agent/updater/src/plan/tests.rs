@@ -220,11 +220,11 @@ proptest! {
                 Happens::GoBack => plan.step(Input::GoBack { built_in: "0.1.0" }),
             };
             prop_assert!(next.number >= before.number);
-            prop_assert!(version(&next.floor) >= version(&before.floor));
+            prop_assert!(Version::parse(&next.floor) >= Version::parse(&before.floor));
             if next.active != before.active {
                 prop_assert!(goes_back || (passes && before.stage == Stage::Trial));
                 let runs = next.active.as_ref().map_or("0.1.0", |slot| &slot.version);
-                prop_assert!(version(runs) >= version(&next.floor), "{} below {}", runs, next.floor);
+                prop_assert!(Version::parse(runs) >= Version::parse(&next.floor), "{} below {}", runs, next.floor);
             }
             if next.stage == Stage::RolledBack && before.stage == Stage::Trial && !goes_back {
                 prop_assert_eq!(&next.active, &before.active);
