@@ -181,9 +181,9 @@ def _rotate(x: Tensor) -> Tensor:
 def mrope(positions: Tensor, shape: Shape) -> tuple[Tensor, Tensor]:
     """Interleaved M-RoPE: cos and sin `[B, 1, T, head_dim]` for positions `[B, T, 3]` (t, h, w)."""
     half = shape.head_dim // 2
-    i = torch.arange(half)
+    i = torch.arange(half, device=positions.device)
     _, h, w = shape.mrope_section
-    axis = torch.zeros(half, dtype=torch.long)
+    axis = torch.zeros_like(i)
     axis[(i % 3 == 1) & (i < 3 * h)] = 1
     axis[(i % 3 == 2) & (i < 3 * w)] = 2
     frequency = shape.rope_theta ** (-2.0 * i / shape.head_dim)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
@@ -157,11 +157,11 @@ def save_shard(path: Path, episodes: list[dict], features: np.ndarray) -> None:
     part.rename(path)
 
 
-def encoder(eyes: Path) -> Callable[[np.ndarray], np.ndarray]:
+def encoder(eyes: Path, device: str = "cpu") -> Callable[[np.ndarray], np.ndarray]:
     """What makes of pairs, u8 `[pairs, 2, 128, 192]`, what is kept of them, f16: visual tokens if
     `eyes` is a bundle, cell features if it is the checkpoint of a tower."""
     if eyes.is_dir():
-        return Sight(eyes).features
+        return Sight(eyes, device).features
     trunk = Trunk()
     trunk.load_state_dict(torch.load(eyes, weights_only=True)["trunk"])
     return partial(encode_pairs, trunk)
@@ -188,13 +188,14 @@ def render_shards(
     per_shard: int,
     pupil: Path | None = None,
     passive: bool = False,
+    device: str = "cpu",
 ) -> None:
     """Fills `folder` with the shards of these numbers, as `eyes` see them ([`encoder`]); resumes.
 
     With a `pupil`, a bundle of the policy in training, it goes some of its own way in all of them;
     `passive` lessons are about the glance alone.
     """
-    encode = encoder(eyes)
+    encode = encoder(eyes, device)
     folder.mkdir(parents=True, exist_ok=True)
     for number in numbers:
         path = folder / f"{number:05}.npy"
@@ -207,23 +208,36 @@ def render_shards(
         traces = oracle.stream_traces(
             binary, first, per_shard, *files, slips=slips, pupil=pupil, passive=passive, few=few
         )
-        episodes, features = [], []
+        episodes, frames = [], []
         for trace in traces:
             episodes.append({**trace.episode, "own": pupil is not None})
-            features.append(encode(trace.frames))
-        save_shard(path, episodes, np.concatenate(features))
+            frames.append(trace.frames)
+        save_shard(path, episodes, encode(np.concatenate(frames)))
 
 
-def render_in_background(*arguments: object) -> BaseProcess:
-    """`render_shards` beside the training loop, on one thread."""
-    process = get_context("spawn").Process(target=_render_beside, args=arguments, daemon=True)
+def in_background(work: Callable[..., None], *arguments: object) -> BaseProcess:
+    """`work` beside the caller, on one thread of a process of its own."""
+    process = get_context("spawn").Process(
+        target=_on_one_thread, args=(work, *arguments), daemon=True
+    )
     process.start()
     return process
 
 
-def _render_beside(*arguments: object) -> None:
+def render_in_background(*arguments: object) -> BaseProcess:
+    """`render_shards` beside the training loop."""
+    return in_background(render_shards, *arguments)
+
+
+def _on_one_thread(work: Callable[..., None], *arguments: object) -> None:
     torch.set_num_threads(1)
-    render_shards(*arguments)
+    work(*arguments)
+
+
+def shares(numbers: range, renderers: int) -> list[range]:
+    """`numbers` dealt out to so many, one by one, so that the first are there first."""
+    dealt = (numbers[at::renderers] for at in range(renderers))
+    return [share for share in dealt if share]
 
 
 class DataSet:
@@ -270,6 +284,10 @@ class Batch:
     sees: Tensor
     features: Tensor
     """Rows of the feature store, one for each pair."""
+
+    def to(self, device: str) -> Batch:
+        """The same on `device`."""
+        return Batch(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
 
 def collate(chosen: list[Example], features: Features, pad: int) -> Batch:

@@ -68,7 +68,7 @@ def with_decoder(bundle: Path, decoder: Decoder, sealer: Path, out: Path) -> Non
 
 def save_decoder(decoder: Decoder, path: Path) -> None:
     """As a bundle has it: in bfloat16, under the names of the Hugging Face checkpoints."""
-    weights = {k: v.to(torch.bfloat16) for k, v in decoder.checkpoint().items()}
+    weights = {k: v.to("cpu", torch.bfloat16) for k, v in decoder.checkpoint().items()}
     save_file(weights, path, {"format": "pt"})
 
 

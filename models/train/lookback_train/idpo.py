@@ -22,6 +22,7 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -31,11 +32,23 @@ from torch.nn import functional as F
 
 from . import oracle, tokens
 from .decoder import Decoder, between, part
-from .examples import TOLD, Batch, Example, Features, collate, example, save_shard
+from .examples import (
+    TOLD,
+    Batch,
+    Example,
+    Features,
+    collate,
+    example,
+    in_background,
+    save_shard,
+    shares,
+)
 from .export import with_decoder
+from .perception import short_floats
 from .sft import verdicts, with_visual_tokens
 from .sight import Sight
 
+T = TypeVar("T")
 BETA = 0.5
 GAMMA = 0.9
 """Discount of turns."""
@@ -56,6 +69,8 @@ PAIRS = 4
 """Pairs of a step: twice as many transcripts."""
 READ = 8
 """Transcripts of a step whose verdicts are read, whatever they were worth."""
+NEIGHBOURS = 64
+"""Among so many of about the same length the pairs of a step are drawn."""
 LEARNING_RATE = 1e-4
 EACH = 6
 """Inquiries about a window."""
@@ -78,7 +93,9 @@ class Watcher(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """Last hidden states `[B, T, hidden]`; the batch's features are those of [`Sight`]."""
         x, deepstack = with_visual_tokens(self.decoder, batch, list(batch.features.unbind(1)))
-        return self.decoder(x, batch.positions, deepstack)
+        # Products alone are short: what goes on from layer to layer and into the head is not.
+        with short_floats(x.device.type):
+            return self.decoder(x, batch.positions, deepstack)
 
 
 @dataclass
@@ -119,7 +136,7 @@ def preference_loss(
 ) -> Tensor:
     """The loss of one pair, from log ratios of policy to reference per turn, `[turns]` each."""
     weighted = [
-        (ratios * turn_weights(len(ratios), gamma).to(ratios.dtype)).sum()
+        (ratios * turn_weights(len(ratios), gamma).to(ratios)).sum()
         for ratios in (chosen, rejected)
     ]
     return -F.logsigmoid(beta * (weighted[0] - weighted[1]) - margin)
@@ -182,30 +199,64 @@ def rolled(record: dict, tokenizer: Tokenizer, first_pair: int) -> Rolled:
 
 
 def inquire(
-    bundle: Path, folder: Path, binary: Path, start: int, windows: int
+    bundle: Path,
+    folder: Path,
+    binary: Path,
+    start: int,
+    windows: int,
+    device: str = "cpu",
+    renderers: int = 1,
 ) -> Iterator[tuple[list[dict], np.ndarray]]:
     """Records of the inquiries of the policy in `bundle` about `windows` seeds from `start`, and
-    the features that they rest on, file by file; keeps them in `folder` and resumes."""
+    the features that they rest on, file by file; keeps them in `folder` and resumes. With more
+    `renderers` than one so many files are made side by side."""
     folder.mkdir(parents=True, exist_ok=True)
-    sight, begun, done = Sight(bundle), time.time(), 0
-    for first in range(0, windows, PER_SHARD):
-        count = min(PER_SHARD, windows - first)
-        path = folder / f"{start + first}-{count}.npy"
-        if not path.exists():
-            records, rows = [], []
-            # In two files of three long stretches on few frames: there a look counts most.
-            few = first // PER_SHARD % 3 != 0
-            for trace in oracle.stream_rollouts(
-                binary, start + first, count, bundle, EACH, TEMPERATURE, few
-            ):
-                records.append(trace.episode)
-                rows.append(sight.features(trace.frames))
-            save_shard(path, records, np.concatenate(rows))
-            done += count
-            left = (windows - first - count) * (time.time() - begun) / done
-            print(f"rollouts: {first + count}/{windows} windows | {left:.0f} s left", flush=True)
+    files = range(0, windows, PER_SHARD)
+    common = (bundle, folder, binary, start, windows, device)
+    beside = [in_background(roll_out, *common, share) for share in shares(files, renderers)[1:]]
+    roll_out(*common, files[:: max(renderers, 1)])
+    for renderer in beside:
+        renderer.join()
+        if renderer.exitcode != 0:
+            raise SystemExit(f"a renderer of rollouts ended with {renderer.exitcode}: see above")
+    for first in files:
+        path = _file_of_rollouts(folder, start, windows, first)
         lines = path.with_suffix(".jsonl").read_text().splitlines()
         yield [json.loads(line) for line in lines], np.load(path, mmap_mode="r")
+
+
+def roll_out(
+    bundle: Path,
+    folder: Path,
+    binary: Path,
+    start: int,
+    windows: int,
+    device: str,
+    files: range,
+) -> None:
+    """Makes those of the files of [`inquire`] that begin with these windows and are not there."""
+    sight, begun, done = Sight(bundle, device), time.time(), 0
+    for at, first in enumerate(files):
+        path = _file_of_rollouts(folder, start, windows, first)
+        if path.exists():
+            continue
+        records, frames = [], []
+        # In two files of three long stretches on few frames: there a look counts most.
+        few = first // PER_SHARD % 3 != 0
+        count = min(PER_SHARD, windows - first)
+        for trace in oracle.stream_rollouts(
+            binary, start + first, count, bundle, EACH, TEMPERATURE, few
+        ):
+            records.append(trace.episode)
+            frames.append(trace.frames)
+        save_shard(path, records, sight.features(np.concatenate(frames)))
+        done += 1
+        left = (len(files) - at - 1) * (time.time() - begun) / done
+        print(f"rollouts: {first + count}/{windows} windows | {left:.0f} s left", flush=True)
+
+
+def _file_of_rollouts(folder: Path, start: int, windows: int, first: int) -> Path:
+    return folder / f"{start + first}-{min(PER_SHARD, windows - first)}.npy"
 
 
 def gather(
@@ -232,6 +283,8 @@ def teach(
     steps: int,
     seed: int,
     keep: float = 0.0,
+    device: str = "cpu",
+    renderers: int = 1,
 ) -> None:
     """One round: the policy in `bundle` inquires about `windows` seeds from `start`, and is taught
     for `steps`; writes and seals the bundle `out`, which is there whole or not at all. `keep` is
@@ -247,12 +300,21 @@ def teach(
     work = work / f"rollouts-{manifest['parts']['decoder']['blake3'][:12]}"
     tokenizer = tokens.load(bundle / part(bundle, "tokenizer"))
     ids = tuple(tokenizer.token_to_id(t) for t in ("yes", "no", "<|video_pad|>"))
-    rolled_out, features, worth = gather(inquire(bundle, work, binary, start, windows), tokenizer)
+    shards = inquire(bundle, work, binary, start, windows, device, renderers)
+    rolled_out, features, worth = gather(shards, tokenizer)
     print(f"rollouts: {summary(worth)}", flush=True)
     policy = Watcher(bundle)
     before = copy.deepcopy(policy.decoder)
-    train(policy, rolled_out, features, steps, seed, ids)
-    with_decoder(bundle, between(before, policy.decoder, keep), sealer, out)
+    train(policy.to(device), rolled_out, features, steps, seed, ids, device=device)
+    with_decoder(bundle, between(before, policy.decoder.cpu(), keep), sealer, out)
+
+
+def alike(ranked: list[T], count: int, rng: np.random.Generator) -> list[T]:
+    """`count` of neighbours in `ranked`, by length: padded to one of 64 frames, transcripts of 16
+    would cost several times what they are worth."""
+    around = min(NEIGHBOURS, len(ranked))
+    first = min(max(int(rng.integers(len(ranked))) - around // 2, 0), len(ranked) - around)
+    return [ranked[first + i] for i in rng.choice(around, min(count, around), replace=False)]
 
 
 def train(
@@ -263,13 +325,15 @@ def train(
     seed: int,
     ids: tuple[int, int, int],
     report: int = 50,
+    device: str = "cpu",
 ) -> None:
-    """`steps` of 4 pairs and 8 more transcripts, from and against `policy` as it is.
+    """`steps` of 4 pairs and 8 more transcripts, from and against `policy` as it is, on `device`.
 
     `ids` are the tokens yes, no and `<|video_pad|>`.
     """
     pairs = [pair for window in windows for pair in window.pairs()]
-    everyone = [e for window in windows for e in window.examples]
+    pairs = sorted(pairs, key=lambda pair: max(len(pair.chosen.ids), len(pair.rejected.ids)))
+    everyone = sorted((e for w in windows for e in w.examples), key=lambda e: len(e.ids))
     if not pairs:
         print(
             "no window has an inquiry that is right and well better: nothing to prefer", flush=True
@@ -287,13 +351,14 @@ def train(
     for step in range(1, steps + 1):
         for group in optimiser.param_groups:
             group["lr"] = LEARNING_RATE * min(1.0, step / 20) * (1 - (step - 1) / steps)
-        drawn = [pairs[i] for i in rng.choice(len(pairs), min(PAIRS, len(pairs)), replace=False)]
+        drawn = alike(pairs, PAIRS, rng)
         sides = [side for pair in drawn for side in (pair.chosen, pair.rejected)]
-        batch = collate(sides, features, pad)
+        batch = collate(sides, features, pad).to(device)
         log_p, rows = token_log_p(policy, batch, policy(batch))
         with torch.no_grad():
             log_reference, _ = token_log_p(reference, batch, reference(batch))
-        turns = torch.from_numpy(np.concatenate([s.turns[s.learnt > 0] for s in sides]))
+        turns = np.concatenate([s.turns[s.learnt > 0] for s in sides])
+        turns = torch.from_numpy(turns).to(device)
         ratios = [
             per_turn((log_p - log_reference)[rows == row], turns[rows == row])
             for row in range(len(sides))
@@ -303,8 +368,7 @@ def train(
             [pair.loss(*of_pair) for pair, of_pair in zip(drawn, both, strict=True)]
         ).mean()
         likely = -log_p[rows % 2 == 0].mean()
-        others = rng.choice(len(everyone), min(READ, len(everyone)), replace=False)
-        read = collate([everyone[i] for i in others], features, pad)
+        read = collate(alike(everyone, READ, rng), features, pad).to(device)
         with torch.no_grad():
             held = torch.sigmoid(verdicts(reference.decoder, read, reference(read), yes_no))
             held += LABEL * (read.probe_truth - held)

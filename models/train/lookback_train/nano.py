@@ -66,7 +66,15 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="(default: all)")
     parser.add_argument("--perception-steps", type=int)
     parser.add_argument("--sft-steps", type=int)
-    parser.add_argument("--shards", type=int)
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        help="of `sft`: take as many of the steps as there is time for, on a machine that is lent",
+    )
+    parser.add_argument(
+        "--shards", type=int, help="of lessons; `sft` needs none if --work has them already"
+    )
+    parser.add_argument("--own-shards", type=int, help="those in which the policy goes its own way")
     parser.add_argument(
         "--first-shard",
         type=int,
@@ -88,6 +96,18 @@ def main() -> None:
         "that are written, 0 to 1: between both a policy often does what either does (default: 0)",
     )
     parser.add_argument("--learning-rate", type=float, default=sft.LEARNING_RATE)
+    parser.add_argument(
+        "--batch-size", type=int, default=sft.BATCH, help="of `sft`, in lessons (default: 8)"
+    )
+    parser.add_argument(
+        "--device", default="cpu", help="of `sft` and `idpo`: cpu or cuda (default: cpu)"
+    )
+    parser.add_argument(
+        "--renderers",
+        type=int,
+        default=1,
+        help="of `sft` and `idpo`: processes that render side by side (default: 1)",
+    )
     parser.add_argument("--idpo-rounds", type=int)
     parser.add_argument("--idpo-windows", type=int, help="for each round")
     parser.add_argument("--idpo-steps", type=int, help="of each round")
@@ -131,12 +151,18 @@ def main() -> None:
         raise SystemExit(
             "--keep needs `idpo`, or `sft` and a bundle to keep of: name it with --init"
         )
+    if given.device != "cpu" and not torch.cuda.is_available():
+        raise SystemExit(f"--device {given.device}: PyTorch finds no GPU here; leave it out")
+    if given.batch_size < 1 or given.renderers < 1:
+        raise SystemExit("--batch-size and --renderers are 1 at least")
+    if given.minutes is not None and given.minutes <= 0.0:
+        raise SystemExit(f"--minutes {given.minutes}: more than 0")
     plan = PLANS["tiny" if given.tiny else "full"]
     plan = Plan(
         given.perception_steps or plan.perception_steps,
-        given.shards or plan.shards,
+        plan.shards if given.shards is None else given.shards,
         plan.per_shard,
-        plan.own_shards,
+        plan.own_shards if given.own_shards is None else given.own_shards,
         plan.val_episodes,
         given.sft_steps or plan.sft_steps,
         plan.report,
@@ -162,13 +188,19 @@ def main() -> None:
             only_lessons=given.until == "lessons",
             keep=given.keep,
             first_shard=given.first_shard,
+            minutes=given.minutes,
+            batch_size=given.batch_size,
+            device=given.device,
+            renderers=given.renderers,
         )
-        print(f"bundle written to {given.out}", flush=True)
+        if given.until != "lessons":
+            print(f"bundle written to {given.out}", flush=True)
         return
     if given.command == "idpo":
         start = idpo.SEEDS + (given.seed * 10 + 1) * plan.idpo_windows
         amount = (start, plan.idpo_windows, plan.idpo_steps, given.seed + 1)
-        idpo.teach(given.bundle, given.out, given.work, programs, *amount, keep=given.keep)
+        means = (given.device, given.renderers)
+        idpo.teach(given.bundle, given.out, given.work, programs, *amount, given.keep, *means)
         print(f"bundle written to {given.out}", flush=True)
         return
     peak = given.learning_rate

@@ -34,14 +34,20 @@ def train(
     only_lessons: bool = False,
     keep: float = 0.0,
     first_shard: int = 0,
+    minutes: float | None = None,
+    batch_size: int = sft.BATCH,
+    device: str = "cpu",
+    renderers: int = 1,
 ) -> None:
-    """Trains a decoder of `seed` for `steps`, from `init` or from nothing; writes and seals `out`.
+    """Trains a decoder of `seed` from `init` or from nothing, for `steps` or as many of them as
+    `minutes` allow; writes and seals `out`.
 
     `keep` is the share of the bundle `init` in the weights that are written ([`decoder.between`]).
 
     `programs` are `lookback-oracle` and `lookback-bundle`; `amount` is the number of shards of
     lessons, of those in which the policy goes its own way, and of lessons in each; the first has
     the number `first_shard`. Lessons are kept in `work`, and so is the training, which resumes.
+    So many `renderers` make each sort of them, side by side.
     """
     binary, sealer = programs
     manifest = tomllib.loads((bundle / "bundle.toml").read_text())
@@ -54,18 +60,19 @@ def train(
     files = (bundle / "bundle.toml", bundle / part(bundle, "chat_template"))
     common = (bundle, binary, files)
     val_folder = folder / f"val-{sort}"
-    examples.render_shards(val_folder, *common, oracle.VAL, range(1), val_episodes, passive=passive)
     lessons = (folder / sort, *common, LESSONS)
-    renderers = [
-        examples.render_in_background(
-            *lessons, range(first_shard, first_shard + taught), each, None, passive
-        ),
-    ]
+    sorts = [(range(first_shard, first_shard + taught), None)]
     if not passive:
-        numbers = range(first_shard + taught, first_shard + taught + own)
-        renderers.append(examples.render_in_background(*lessons, numbers, each, bundle))
+        sorts.append((range(first_shard + taught, first_shard + taught + own), bundle))
+    rendering = [
+        examples.render_in_background(*lessons, share, each, pupil, passive, device)
+        for numbers, pupil in sorts
+        for share in examples.shares(numbers, renderers)
+    ]
+    val_lessons = (oracle.VAL, range(1), val_episodes, None, passive, device)
+    examples.render_shards(val_folder, *common, *val_lessons)
     if only_lessons:
-        for renderer in renderers:
+        for renderer in rendering:
             renderer.join()
         return
     tokenizer = tokens.load(bundle / part(bundle, "tokenizer"))
@@ -81,10 +88,13 @@ def train(
         report,
         init=init,
         peak=peak,
+        minutes=minutes,
+        batch_size=batch_size,
+        device=device,
     )
-    for renderer in renderers:
+    for renderer in rendering:
         renderer.terminate()
-    decoder = policy.decoder
+    decoder = policy.decoder.cpu()
     if keep > 0.0 and init is not None:
         decoder = between(Decoder.of_bundle(init), decoder, keep)
     with_decoder(bundle, decoder, sealer, out)

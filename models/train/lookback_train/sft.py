@@ -100,7 +100,7 @@ class Losses:
 
     def parts(self) -> np.ndarray:
         """All of them, in the order of `PARTS`."""
-        return np.array([getattr(self, part).item() for part in PARTS])
+        return torch.stack([getattr(self, part).detach() for part in PARTS]).cpu().numpy()
 
 
 def losses(
@@ -117,7 +117,7 @@ def losses(
     probe = F.binary_cross_entropy_with_logits(margin, batch.probe_truth)
     at_pair = middle[batch.pair_rows, batch.pair_places]
     sights, sees = policy.sight(at_pair).view(-1, SIGHTS), batch.sees.flatten()
-    sight = F.cross_entropy(sights, sees, SIGHT_WEIGHTS, ignore_index=TOLD)
+    sight = F.cross_entropy(sights, sees, SIGHT_WEIGHTS.to(sights.device), ignore_index=TOLD)
     # Harm from its harmless twin: a twentieth of what the sights are asked, and all that matters.
     either = (sees == HARM) | (sees == HARMLESS)
     harmful = sights[either, HARM] - sights[either, HARMLESS]
@@ -187,21 +187,27 @@ def train(
     init: Path | None = None,
     peak: float = LEARNING_RATE,
     saved: Callable[[int], None] = lambda _: None,
+    minutes: float | None = None,
+    batch_size: int = BATCH,
+    device: str = "cpu",
 ) -> Policy:
-    """`steps` of 8 episodes; writes `out` at each report, resumes from it.
+    """`steps` of `batch_size` episodes on `device`; writes `out` at each report, resumes from it.
 
     Training begins with the shards that are there, and from the weights in `init` if given: those
     of a `policy.pt`, or a bundle's decoder; `saved` is told the step whenever `out` was written.
+    With `minutes` it takes as many of the steps as there is time for, and the learning rate falls
+    with the time; what is resumed then gets all that time again.
     Without a `perception` the features of the data are visual tokens.
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     classes = None if perception is None else perception.eval().head.out_channels
-    policy = Policy(shape, classes, dropout)
+    policy = Policy(shape, classes, dropout).to(device)
+    perception = None if perception is None else perception.to(device)
     optimisers = optimisers_of(policy)
     done = 0
     if out.exists():
-        state = torch.load(out, weights_only=True)
+        state = torch.load(out, weights_only=True, map_location=device)
         policy.load_state_dict(state["policy"])
         for optimiser, before in zip(optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(before)
@@ -210,37 +216,42 @@ def train(
         policy.decoder.load_state_dict(Decoder.of_bundle(init).state_dict())
     elif init is not None:
         own = policy.state_dict()
-        given = torch.load(init, weights_only=True)["policy"]
+        given = torch.load(init, weights_only=True, map_location=device)["policy"]
         fitting = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
         policy.load_state_dict(fitting, strict=False)
     yes_no = (data.tokenizer.token_to_id("yes"), data.tokenizer.token_to_id("no"))
     pad = data.tokenizer.token_to_id("<|video_pad|>")
-    while data.refresh() < BATCH * BUCKET:
+    while data.refresh() < max(BATCH * BUCKET, batch_size):
         time.sleep(FIRST_SHARD_WAIT_S)
     started, running = time.time(), np.zeros(len(PARTS))
     queue: list[list[Example]] = []
     for step in range(done + 1, steps + 1):
+        share = step / steps
+        if minutes is not None:
+            share = max(share, min(1.0, (time.time() - started) / (60.0 * minutes)))
         if not queue:
             data.refresh()
-            queue = _buckets(data.examples, rng)
+            queue = _buckets(data.examples, rng, batch_size)
         policy.train()
-        batch = collate(queue.pop(), data.features, pad)
-        with short_floats():
+        batch = collate(queue.pop(), data.features, pad).to(device)
+        with short_floats(device):
             loss, _ = losses(policy, batch, perception, yes_no)
         policy.zero_grad()
         loss.total().backward()
         nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
         for optimiser in optimisers:
             for group in optimiser.param_groups:
-                group["lr"] = learning_rate(step / steps, peak)
+                group["lr"] = learning_rate(share, peak)
             optimiser.step()
         now = loss.parts()
         running = now if step == done + 1 else 0.98 * running + 0.02 * now
-        if step % report == 0 or step == steps:
+        if step % report == 0 or share >= 1.0:
             val.refresh()
-            checked = check(policy, val, perception, yes_no, pad)
+            checked = check(policy, val, perception, yes_no, pad, device=device)
             told = " ".join(f"{p} {x:.3f}" for p, x in zip(PARTS, running, strict=True))
             left = (steps - step) * (time.time() - started) / (step - done)
+            if minutes is not None:
+                left = max(0.0, min(left, 60.0 * minutes - (time.time() - started)))
             print(
                 f"sft {step}/{steps} episodes {len(data.examples)} {told} | "
                 f"val {checked} | {left:.0f} s left",
@@ -255,18 +266,21 @@ def train(
             torch.save(state, out.with_suffix(".part"))
             out.with_suffix(".part").rename(out)
             saved(step)
+        if share >= 1.0:
+            break
     return policy.eval()
 
 
-def _buckets(examples: list[Example], rng: np.random.Generator) -> list[list[Example]]:
-    """Batches of examples of about the same length, in random order."""
+def _buckets(
+    examples: list[Example], rng: np.random.Generator, size: int = BATCH
+) -> list[list[Example]]:
+    """Batches of `size` examples of about the same length, in random order."""
     weights = np.array([OWN_WEIGHT if e.own else 1.0 for e in examples])
-    most = min(BATCH * BUCKET, len(examples))
+    most = min(size * BUCKET, len(examples))
     group = rng.choice(len(examples), most, replace=False, p=weights / weights.sum())
     group = sorted(group, key=lambda i: len(examples[i].ids))
     batches = [
-        [examples[i] for i in group[at : at + BATCH]]
-        for at in range(0, len(group) - BATCH + 1, BATCH)
+        [examples[i] for i in group[at : at + size]] for at in range(0, len(group) - size + 1, size)
     ]
     rng.shuffle(batches)
     return batches
@@ -279,6 +293,7 @@ def check(
     yes_no: tuple[int, int],
     pad: int,
     most: int = 256,
+    device: str = "cpu",
 ) -> dict[str, float]:
     """Losses, token accuracy and the probe's AUC after the glance and at the end, taught looks.
 
@@ -292,7 +307,7 @@ def check(
         chosen = sorted(val.examples[:most], key=lambda e: len(e.ids))
         for at in range(0, len(chosen), 2 * BATCH):
             part = chosen[at : at + 2 * BATCH]
-            batch = collate(part, val.features, pad)
+            batch = collate(part, val.features, pad).to(device)
             loss, hidden = losses(policy, batch, perception, yes_no)
             words.append(loss.words.item())
             rows, places = torch.nonzero(batch.learnt[:, 1:], as_tuple=True)

@@ -5,7 +5,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from lookback_train import tokens
-from lookback_train.examples import THOUGHT, TOLD, Example, Features, collate, example
+from lookback_train.examples import THOUGHT, TOLD, Example, Features, collate, example, shares
 from lookback_train.tower import TOKENS
 
 SEGMENTS = [
@@ -90,6 +90,12 @@ def test_the_words_of_a_thought_weigh_more(tokenizer: Tokenizer) -> None:
 
 def test_positions_are_as_long_as_the_ids(taught: Example) -> None:
     assert taught.positions.shape == (len(taught.ids), 3)
+
+
+def test_shards_are_dealt_out_one_by_one() -> None:
+    assert shares(range(10, 17), 3) == [range(10, 17, 3), range(11, 17, 3), range(12, 17, 3)]
+    assert shares(range(2), 5) == [range(0, 2, 5), range(1, 2, 5)]
+    assert shares(range(0), 2) == []
 
 
 def rows(count: int) -> Features:

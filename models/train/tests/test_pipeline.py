@@ -7,6 +7,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors import safe_open
 
 from lookback_train.nano import ROOT
@@ -52,7 +53,7 @@ def test_tiny_training_ends_in_a_bundle_that_verifies(tmp_path: Path) -> None:
     twin = tmp_path / "twin"
     command[3:5] = ["sft", "--tiny"]
     command[-1] = str(twin)
-    command += ["--bundle", str(out), "--seed", "1"]
+    command += ["--bundle", str(out), "--seed", "1", "--renderers", "2", "--batch-size", "16"]
     for reported in (True, False):
         run = subprocess.run(command, cwd=ROOT / "models/train", capture_output=True, text=True)
         assert run.returncode == 0, run.stderr[-3000:]
@@ -63,6 +64,12 @@ def test_tiny_training_ends_in_a_bundle_that_verifies(tmp_path: Path) -> None:
     verified = subprocess.run([verifier, "verify", str(twin)], capture_output=True, text=True)
     assert verified.returncode == 0, verified.stderr
 
+    # Where time is what there is, it stops when that is over and exports what it has.
+    timed = [*command, "--minutes", "0.02", "--sft-steps", "100000"]
+    run = subprocess.run(timed, cwd=ROOT / "models/train", capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert "sft 100000/" not in run.stdout and " 0 s left" in run.stdout
+
     # What is kept of the one that it began with is in what is written: here all of it.
     command += ["--init", str(out), "--keep", "1"]
     run = subprocess.run(command, cwd=ROOT / "models/train", capture_output=True, text=True)
@@ -72,3 +79,11 @@ def test_tiny_training_ends_in_a_bundle_that_verifies(tmp_path: Path) -> None:
     refused = [*command[:-2], "--keep", "1.5"]
     run = subprocess.run(refused, cwd=ROOT / "models/train", capture_output=True, text=True)
     assert run.returncode != 0 and "--keep 1.5: a share" in run.stderr
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_gpu_that_is_not_there_is_said_to_be_missing(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "lookback_train.nano", "sft", "--device", "cuda"]
+    command += ["--work", str(tmp_path), "--out", str(tmp_path / "out")]
+    run = subprocess.run(command, cwd=ROOT / "models/train", capture_output=True, text=True)
+    assert run.returncode != 0 and "--device cuda: PyTorch finds no GPU here" in run.stderr
