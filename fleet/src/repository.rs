@@ -7,7 +7,7 @@
 //! A policy goes the way add → sign → publish, each a command of its own, because the keys lie in different
 //! places: [`add`] and [`redirect`] need none, [`sign`] the key of the targets, which is best kept offline,
 //! and [`publish`] the two that a machine may hold which renews the timestamp by itself. [`rotate`] replaces a
-//! key; [`overview`] says how everything stands.
+//! key; [`overview`] says how everything stands; [`prune`] removes what nothing refers to.
 //!
 //! What holds:
 //! - At every moment, whatever is cut off, a camera finds files that fit together: those of before or those
@@ -24,6 +24,7 @@ mod files;
 mod keys;
 mod metadata;
 mod overview;
+mod prune;
 mod publication;
 mod rollout;
 mod rotation;
@@ -33,7 +34,8 @@ pub use change::{Change, Step};
 pub use error::RepositoryError;
 pub use metadata::Lifetimes;
 pub use overview::{BundleState, ChannelState, Hashing, Overview, PackState, RoleState, overview};
-pub use publication::{Published, Signed, prepare, publish, sign};
+pub use prune::{Pruned, prune};
+pub use publication::{Published, Signed, prepare, publish, sign, sign_without};
 pub use rollout::{Pause, Terms, start, waves};
 pub use rotation::{Decided, Rotated, Rotation, prepare_rotation, rotate};
 pub use staging::{Added, Packing, Redirection, add, redirect};

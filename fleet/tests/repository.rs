@@ -364,6 +364,41 @@ async fn a_channel_can_be_halted_resumed_and_led_back_but_not_below_its_floor() 
 }
 
 #[tokio::test]
+async fn only_what_nothing_refers_to_is_pruned() {
+    let place = Place::new().await;
+    let first = place.release(&place.variant("0.2.0", "one")).await;
+    let second = place.release(&place.variant("0.3.0", "two")).await;
+    place.add(&place.variant("0.4.0", "three")).await;
+    let names = |folder: &str| -> usize { fs::read_dir(place.dir().join(folder)).unwrap().count() };
+    let (packs, targets) = (names("packs"), names("targets"));
+    let pruned = repository::prune(&place.open()).await.unwrap();
+    assert_eq!((pruned.packs, pruned.targets), (0, 1), "the channel as it was");
+    assert_eq!((names("packs"), names("targets")), (packs, targets - 1));
+    let retire = async |bundle: &str| {
+        let (repository, keys) = (place.open(), place.keys());
+        let bundle = [bundle.to_owned()];
+        repository::sign_without(&repository, &keys, &bundle, Lifetimes::default(), now()).await
+    };
+    says(&retire("nano@9.9.9+0").await.unwrap_err(), &["no bundle", "9.9.9"]);
+    place.sign().await.unwrap();
+    place.publish().await.unwrap();
+    let offered = place.add(&place.variant("0.4.0", "three")).await.bundle;
+    says(&retire(&offered).await.unwrap_err(), &["offers", "--to"]);
+    for bundle in [&first.bundle, &second.bundle] {
+        assert!(!retire(bundle).await.unwrap().retired.is_empty());
+        assert_eq!(repository::prune(&place.open()).await.unwrap().packs, 0, "still published");
+        place.publish().await.unwrap();
+    }
+    let pruned = repository::prune(&place.open()).await.unwrap();
+    assert!(pruned.packs >= 1 && pruned.bytes > 0, "{pruned:?}");
+    let shown = place.show(Hashing::Chunks).await.unwrap();
+    assert_eq!(shown.bundles.iter().map(|b| &b.bundle).collect::<Vec<_>>(), [&offered]);
+    assert_eq!(names("packs"), shown.packs.count, "and what was packed for it is whole");
+    let again = repository::prune(&place.open()).await.unwrap();
+    assert_eq!(again.packs + again.targets + again.metadata, 0);
+}
+
+#[tokio::test]
 async fn nothing_is_signed_that_names_what_is_not_there() {
     let place = Place::new().await;
     place.add(&nano()).await;

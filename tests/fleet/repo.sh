@@ -56,6 +56,19 @@ refuses 1 'nothing of channel' 'halting what is halted is refused' "$fleet" repo
 refuses 1 'no channel' 'a channel that is not there is named' "$fleet" repo waves R --channel beta --halt
 refuses 1 'no bundle' 'a bundle that is not there is named' "$fleet" repo waves R --to nano@9.9.9+0
 
+# --- what nothing needs any more
+offered() { repo show R --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["channels"][0]["bundle"])'; }
+before=$(offered)
+other() { cp -r "$nano" other && sed -i 's/^version = .*/version = "0.2.0"/' other/bundle.toml && "$bundle_tool" seal other; }
+check 'another bundle takes its place' eval "other && repo add R other && repo sign R --keys offline && repo publish R --keys online"
+refuses 1 'offers' 'what a channel offers is not taken out' "$fleet" repo sign R --keys offline --retire "$(offered)"
+check 'what none offers is' eval "repo sign R --keys offline --retire '$before' && repo publish R --keys online"
+prune() { repo prune R --json >prune.json; }
+check 'and its files are removed' prune
+holds 'as it says' prune.json 'rows[0]["targets"] > 0'
+check 'after which the repository is whole' show
+holds 'and has the one bundle' show.json 'len(rows[0]["bundles"]) == 1 and rows[0]["packs"]["hashed"]'
+
 # --- keys are replaced
 mkdir ceremony
 cp offline/root-* online/* ceremony

@@ -32,6 +32,9 @@ pub enum RepoCommand {
     Rotate(RotateArguments),
     /// Verify the repository as a camera would, and show how it stands.
     Show(ShowArguments),
+    /// Remove the files that neither what is published nor what is prepared needs: older channels, and what only
+    /// bundles had that were taken out by `sign --retire`. Needs no key.
+    Prune(PruneArguments),
 }
 
 #[derive(Args)]
@@ -136,6 +139,10 @@ pub struct SignArguments {
     place: Place,
     #[command(flatten)]
     keys: Keys,
+    /// Take this bundle, by its id NAME@VERSION+HASH, which no channel offers any more, out of the repository; may be
+    /// given several times. `prune` removes its files once that is published.
+    #[arg(long, value_name = "BUNDLE_ID")]
+    retire: Vec<String>,
     /// Days that the signature is good.
     #[arg(long, value_name = "DAYS", default_value_t = Lifetimes::default().targets)]
     expires_days: u32,
@@ -179,6 +186,12 @@ pub struct ShowArguments {
     verify: bool,
 }
 
+#[derive(Args)]
+pub struct PruneArguments {
+    #[command(flatten)]
+    place: Place,
+}
+
 /// Runs the command.
 pub async fn run(command: RepoCommand) -> Result<()> {
     let now = now();
@@ -190,6 +203,7 @@ pub async fn run(command: RepoCommand) -> Result<()> {
         RepoCommand::Publish(arguments) => publish(&arguments, now).await,
         RepoCommand::Rotate(arguments) => rotate(&arguments, now).await,
         RepoCommand::Show(arguments) => show(&arguments, now).await,
+        RepoCommand::Prune(arguments) => prune(&arguments).await,
     }
 }
 
@@ -261,11 +275,15 @@ async fn waves(arguments: &WavesArguments, now: SystemTime) -> Result<()> {
 async fn sign(arguments: &SignArguments, now: SystemTime) -> Result<()> {
     let repository = Repository::open(&arguments.place.dir)?;
     let lifetimes = Lifetimes { targets: arguments.expires_days, ..Lifetimes::default() };
-    let signed = repository::sign(&repository, &arguments.keys.keys, lifetimes, now).await?;
+    let (keys, retired) = (&arguments.keys.keys, &arguments.retire);
+    let signed = repository::sign_without(&repository, keys, retired, lifetimes, now).await?;
     answer(&arguments.place, &signed, |out| {
         let (version, days) = (signed.version, arguments.expires_days);
         let what = changed(signed.targets.len());
         writeln!(out, "targets.json {version}, {what}, is signed for {days} days")?;
+        if !signed.retired.is_empty() {
+            writeln!(out, "{} taken out", counted(signed.retired.len(), "target"))?;
+        }
         writeln!(out, "it is {}", signed.file.display())?;
         writeln!(out, "next: lookback-fleet repo publish")
     })
@@ -303,6 +321,20 @@ async fn rotate(arguments: &RotateArguments, now: SystemTime) -> Result<()> {
             Some(path) => writeln!(out, "the old key is {}", path.display()),
             None => writeln!(out, "the old key is not here; wherever it is, it is good no more"),
         }
+    })
+}
+
+async fn prune(arguments: &PruneArguments) -> Result<()> {
+    let repository = Repository::open(&arguments.place.dir)?;
+    let pruned = repository::prune(&repository).await?;
+    answer(&arguments.place, &pruned, |out| {
+        let targets = counted(pruned.targets, "old target");
+        let (packs, bytes) = (counted(pruned.packs, "pack"), shown(pruned.bytes));
+        writeln!(
+            out,
+            "{targets}, {packs} and {} of metadata removed: {bytes}",
+            counted(pruned.metadata, "file")
+        )
     })
 }
 

@@ -2,7 +2,7 @@
 
 use super::{RepositoryError, client, files};
 use release::{Channel, Index, Release, pack_path};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -68,6 +68,30 @@ impl Contents {
     /// The release of a bundle, and the name of its target.
     pub fn release_of(&self, bundle: &str) -> Option<(&String, &Release)> {
         self.releases.iter().find(|(_, release)| release.bundle == bundle)
+    }
+
+    /// Takes the releases of these bundles out, and the indexes that only they need. Returns the names of what is out.
+    pub fn retire(&mut self, bundles: &[String]) -> Result<Vec<String>, RepositoryError> {
+        let mut gone = vec![];
+        for bundle in bundles {
+            let release = self.release_of(bundle).map(|(name, _)| name.clone());
+            let name = release.ok_or_else(|| RepositoryError::NoBundle(bundle.clone()))?;
+            if let Some(channel) = self.channels.values().find(|channel| channel.release == name) {
+                let channel = channel.channel.clone();
+                return Err(RepositoryError::Offered { bundle: bundle.clone(), channel });
+            }
+            self.releases.remove(&name);
+            gone.push(name);
+        }
+        if gone.is_empty() {
+            return Ok(gone);
+        }
+        let files = self.releases.values().flat_map(|release| &release.files);
+        let needed: BTreeSet<String> = files.map(release::File::index).collect();
+        gone.extend(self.indexes.keys().filter(|name| !needed.contains(*name)).cloned());
+        self.indexes.retain(|name, _| needed.contains(name));
+        self.bytes.retain(|name, _| !gone.contains(name));
+        Ok(gone)
     }
 
     /// Whether everything that is named is there: the releases of channels, the indexes of releases.

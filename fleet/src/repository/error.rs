@@ -198,6 +198,16 @@ pub enum RepositoryError {
         "there is no bundle '{0}' in the repository: `lookback-fleet repo show` lists them, `repo add` adds one"
     )]
     NoBundle(String),
+    /// It is not to go.
+    #[error(
+        "channel '{channel}' offers {bundle}: lead it to another first, with `lookback-fleet repo waves --to`"
+    )]
+    Offered {
+        /// The bundle.
+        bundle: String,
+        /// The channel.
+        channel: String,
+    },
     /// Nothing is asked for.
     #[error(
         "nothing of channel '{0}' would change: give --waves, --start, --floor, --halt, --resume or --to"

@@ -26,6 +26,8 @@ pub struct Signed {
     pub file: PathBuf,
     /// Names of the targets that are new or changed.
     pub targets: Vec<String>,
+    /// Names of the targets that are there no more.
+    pub retired: Vec<String>,
 }
 
 /// What is visible now.
@@ -54,6 +56,21 @@ pub async fn sign(
     lifetimes: Lifetimes,
     now: SystemTime,
 ) -> Result<Signed, RepositoryError> {
+    sign_without(repository, keys, &[], lifetimes, now).await
+}
+
+/// The same, without the releases of the bundles `retired`, which no channel may offer any more. When that is
+/// published, [`prune`](super::prune()) removes what only they needed.
+///
+/// # Errors
+/// [`RepositoryError`]; nothing is signed then.
+pub async fn sign_without(
+    repository: &Repository,
+    keys: &Path,
+    retired: &[String],
+    lifetimes: Lifetimes,
+    now: SystemTime,
+) -> Result<Signed, RepositoryError> {
     let dir = repository.dir();
     let loaded = client::load(dir, ExpirationEnforcement::Unsafe).await?;
     let root = &loaded.root().signed;
@@ -64,6 +81,7 @@ pub async fn sign(
         rollout::follows(contents.channels.get(name), channel)?;
     }
     contents.put_all(staged.clone());
+    let gone = contents.retire(retired)?;
     contents.hang_together()?;
 
     let mut targets = loaded.targets().signed.clone();
@@ -71,6 +89,9 @@ pub async fn sign(
     targets.expires = metadata::expiry(now, lifetimes.targets)?;
     for (name, bytes) in &staged.bytes {
         targets.targets.insert(target_name(name)?, metadata::target(bytes));
+    }
+    for name in &gone {
+        targets.targets.remove(&target_name(name)?);
     }
     let version = targets.version;
     let signed = metadata::signed(targets, root, &[key]).await?;
@@ -81,7 +102,8 @@ pub async fn sign(
         }
     }
     files::write(&path, &signed)?;
-    Ok(Signed { version: version.get(), file: path, targets: staged.bytes.into_keys().collect() })
+    let targets = staged.bytes.into_keys().collect();
+    Ok(Signed { version: version.get(), file: path, targets, retired: gone })
 }
 
 /// Makes what is signed visible, and renews snapshot and timestamp, whose two keys it needs.
