@@ -70,6 +70,8 @@ check 'it takes it' quiet update apply --json
 holds 'and has it' quiet.out "rows[0]['stage'] == 'Committed' and rows[0]['runs'] == '$second' and rows[0]['changed']"
 holds 'of which it fetched only what it had not' quiet.out "0 < rows[0]['fetched'] < 20_000"
 holds 'and can go back' quiet.out "rows[0]['previous'] == '$built_in'"
+update status --json >status.json
+holds 'which it remembers' status.json "rows[0]['previous'] == '$built_in'"
 check 'to take it again changes nothing' quiet update apply --json
 holds 'as it says' quiet.out "not rows[0]['changed'] and rows[0]['fetched'] == 0"
 "$lookback" events --data-dir D --json >events.jsonl
@@ -231,6 +233,22 @@ web_off
 in_background "$lookback" run --config polls.toml --data-dir D --camera sim:seed=9002,minutes=9 --json
 check 'that nobody answers any more is an event' wait_for 60 grep -q 'no new policy can be had' child.err
 check 'while it watches' interrupted
+# --- a stick that somebody plugs in, and hours at which nothing may be fetched
+mkdir media
+shut=$(date -u -d '+3 hours' +%H:%M)-$(date -u -d '+4 hours' +%H:%M)
+{ configure "$repository_url"; printf 'poll_hours = 0.0003\ntrial_minutes = 0\nwindow = "%s"\nstick = "media"\n' "$shut"; } >stick.toml
+web_on
+in_background "$lookback" run --config stick.toml --data-dir S --camera sim:seed=9002,minutes=9 --json
+stands_at() { "$lookback" update status --config stick.toml --data-dir "$1" --json | grep -q "\"stage\":\"$2\""; }
+check 'outside of its hours a camera sees what is new' wait_for 60 stands_at S Fetching
+sleep 4
+check 'and fetches nothing' stands_at S Fetching
+web_off
+mkdir -p media/STICK && cp -r www/policies media/STICK/policies
+check 'from a stick it does, within seconds' wait_for 60 stands_at S Staged
+check 'until it is told to end' interrupted
+"$lookback" events --data-dir S --json >events.jsonl
+holds 'and nothing of that is a fault' events.jsonl "not any('no new policy' in r['sentence'] and 'called off' in r['sentence'] for r in rows)"
 no_panic() { ! grep -rl panicked ./*.err ./*.out; }
 check 'nothing panicked in all of this' no_panic
 finish

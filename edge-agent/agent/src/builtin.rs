@@ -41,5 +41,38 @@ pub fn open(data_dir: &Path) -> Result<Bundle> {
             .and_then(|()| fs::rename(&part, &path))
             .with_context(|| format!("cannot write '{}'; is the disk full?", path.display()))?;
     }
-    Ok(Bundle::open(&dir)?)
+    let bundle = Bundle::open(&dir)?;
+    remove_others(&dir);
+    Ok(bundle)
+}
+
+/// What other builds carried is of no use any more; that it lies there is no reason not to go on.
+fn remove_others(dir: &Path) {
+    let Some(entries) = dir.parent().and_then(|folder| fs::read_dir(folder).ok()) else { return };
+    for path in entries.flatten().map(|entry| entry.path()).filter(|path| path != dir) {
+        let of_ours =
+            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("nano-"));
+        if of_ours && let Err(error) = fs::remove_dir_all(&path) {
+            tracing::warn!(%error, path = %path.display(), "an old policy cannot be removed");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_another_build_carried_goes_when_this_ones_is_laid_out() {
+        let temp = tempfile::tempdir().unwrap();
+        let bundles = temp.path().join("bundles");
+        for other in ["nano-000000000000", "mine"] {
+            fs::create_dir_all(bundles.join(other)).unwrap();
+        }
+        let own = open(temp.path()).unwrap();
+        let mut left: Vec<_> = fs::read_dir(bundles).unwrap().map(|e| e.unwrap().path()).collect();
+        left.sort();
+        assert_eq!(left, [own.dir.with_file_name("mine"), own.dir.clone()]);
+        assert_eq!(open(temp.path()).unwrap().id(), own.id());
+    }
 }

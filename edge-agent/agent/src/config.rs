@@ -225,6 +225,14 @@ section! {
         trial_minutes: Option<f64> = Some(30.0), 0.0..=100_000.0;
         /// Kilobytes that may be fetched in a second; 0: no bound.
         kilobytes_per_s: Option<f64> = None, 0.0..=10_000_000.0;
+        /// Hours of the day, in UTC and by the clock of the device, in which it fetches by itself, such
+        /// as "01:00-05:00"; "": at any. It asks what is new at any hour; `lookback update apply` and
+        /// sticks do not wait.
+        window: String = String::new(), Text::Any;
+        /// Folder in which the system mounts sticks, such as "/media"; "": none is looked for. From a
+        /// repository on one, up to three folders deep, it takes as from the other, for its signatures
+        /// alone.
+        stick: PathBuf = PathBuf::new(), Text::Any;
     }
 }
 
@@ -386,6 +394,9 @@ impl Config {
         if let Some(rule) = self.mqtt.contradiction() {
             return Some(("mqtt", rule));
         }
+        if let Err(rule) = self.update.fetching_window() {
+            return Some(("update", rule));
+        }
         if let Err(rule) = self.metrics.address() {
             return Some(("metrics", rule));
         }
@@ -530,6 +541,27 @@ impl Metrics {
             format!("listen is \"{}\", it {rule}", self.listen)
         };
         self.listen.parse().map(Some).map_err(wrong)
+    }
+}
+
+impl Update {
+    /// When it may be fetched; `None`: at any time.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn fetching_window(&self) -> Result<Option<updater::Window>, String> {
+        if self.window.is_empty() {
+            return Ok(None);
+        }
+        updater::Window::parse(&self.window).map(Some).map_err(|error| format!("window: {error}"))
+    }
+
+    /// Repositories on sticks that are there now.
+    pub fn sticks(&self) -> Vec<PathBuf> {
+        match self.stick.as_os_str().is_empty() {
+            true => vec![],
+            false => updater::sticks(&self.stick),
+        }
     }
 }
 

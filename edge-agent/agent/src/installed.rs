@@ -98,10 +98,11 @@ impl Record {
         Clock { now_unix_s: now.unix_us / 1_000_000, floor_unix_s }
     }
 
-    /// Remembers the time, if it is known for sure.
+    /// Remembers the time, if it is known for sure. A time server that sets the clock back is believed as well: else
+    /// a wrong time that came from the future once would make everything look expired for ever.
     pub fn note_time(&mut self, now: WallTime) {
         if now.quality != ClockQuality::Unsynced {
-            self.sure_unix_s = self.sure_unix_s.max(now.unix_us / 1_000_000);
+            self.sure_unix_s = now.unix_us / 1_000_000;
         }
     }
 
@@ -222,6 +223,17 @@ pub fn called_off(data_dir: &Path) -> Result<()> {
 /// If the disk fails.
 pub fn clear(plan: &Plan, data_dir: &Path) -> Result<()> {
     Ok(Parts::open(&folder(data_dir))?.keep_only(&plan.needs())?)
+}
+
+/// Removes what an update left behind that ended, and could not tidy up after itself.
+///
+/// # Errors
+/// If the disk fails.
+pub fn tidy(plan: &Plan, data_dir: &Path) -> Result<()> {
+    match plan.stage {
+        Stage::Committed | Stage::RolledBack if folder(data_dir).exists() => clear(plan, data_dir),
+        _ => Ok(()),
+    }
 }
 
 /// The root that the device was given.

@@ -4,8 +4,9 @@
 use crate::{
     conclude::{Conclusion, Trouble},
     config::Config,
-    installed::{Ledger, Record},
+    installed::{self, Ledger, Record},
     line::{Dice, GLANCE},
+    parts,
     staging::{self, Offer, Steps},
     trial::Shadow,
 };
@@ -14,6 +15,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use serde_json::{Value, json};
 use std::{
     ops::ControlFlow,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -21,16 +23,21 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
-use updater::{Input, Stage};
+use updater::{FetchError, Input, Stage, Window};
 
 /// The first time it is asked within this, so that many cameras that start together do not ask together.
 const FIRST_WITHIN: Duration = Duration::from_secs(600);
 /// After so many times in a row without an answer it is told.
 const FAILURES_UNTIL_TOLD: u32 = 3;
 
+/// How often it is looked whether a stick was plugged in.
+const STICK_GLANCE: Duration = Duration::from_secs(5);
+
 /// A device that follows a channel.
 pub struct Polling {
     config: Config,
+    /// When it may be fetched; `None`: at any time.
+    window: Option<Window>,
     record: Record,
     every: Duration,
     /// How long a trial lasts; `None`: nothing is tried while it watches.
@@ -43,14 +50,21 @@ impl Polling {
     /// Of this configuration, if it names a repository, and nothing but updates decides what runs.
     pub fn of(config: &Config, shadow: Arc<Shadow>, passed: Arc<AtomicBool>) -> Option<Self> {
         let every = every(config)?;
+        let window = config.update.fetching_window().ok()?;
         let record = Record::read(&config.device.data_dir);
         let trial = trial_of(config);
-        Some(Self { config: config.clone(), record, every, trial, shadow, passed })
+        Some(Self { config: config.clone(), window, record, every, trial, shadow, passed })
     }
 
     /// Whom it asks, and how often.
     pub fn describe(&self) -> String {
-        format!("channel {} of {}", self.config.update.channel, self.config.update.repository)
+        let update = &self.config.update;
+        let sticks = (!update.stick.as_os_str().is_empty())
+            .then(|| format!("sticks in {}", update.stick.display()));
+        let places =
+            [Some(update.repository.clone()).filter(|address| !address.is_empty()), sticks];
+        let places: Vec<String> = places.into_iter().flatten().collect();
+        format!("channel {} of {}", update.channel, places.join(" and "))
     }
 }
 
@@ -63,7 +77,8 @@ pub fn trial_of(config: &Config) -> Option<Duration> {
 /// How often it is asked, by this configuration; `None`: never, or something else than updates decides what runs.
 fn every(config: &Config) -> Option<Duration> {
     let (update, fixed) = (&config.update, !config.inquiry.bundle.as_os_str().is_empty());
-    let hours = update.poll_hours.filter(|_| !update.repository.is_empty() && !fixed)?;
+    let somewhere = !update.repository.is_empty() || !update.stick.as_os_str().is_empty();
+    let hours = update.poll_hours.filter(|_| somewhere && !fixed)?;
     Some(Duration::from_secs_f64(hours * 3600.0))
 }
 
@@ -136,12 +151,20 @@ fn ask_again_and_again(mut polling: Polling, ledger: &mut Reported, called_off: 
     let mut dice = Dice::new();
     let mut wait = polling.every.min(FIRST_WITHIN).mul_f64(dice.next());
     let (mut failures, mut told) = (0, false);
+    if let Err(error) = installed::tidy(&polling.record.plan, &polling.config.device.data_dir) {
+        tracing::warn!("what an update left behind cannot be removed: {error:#}");
+    }
+    let mut sticks = Sticks::default();
     loop {
-        thread::sleep(wait);
+        sticks.wait(wait, &polling.config, called_off);
         if called_off.load(Ordering::Relaxed) {
             return;
         }
-        let asked = ask(&mut polling, ledger, called_off);
+        sticks.take_from_each(&mut polling, ledger, called_off);
+        let asked = match polling.config.update.repository.is_empty() {
+            true => Ok(()),
+            false => ask(None, &mut polling, ledger, called_off),
+        };
         // What came before is tried whether anybody answers now or not.
         let asked = try_beside(&mut polling, ledger, called_off).and(asked);
         if polling.passed.load(Ordering::Relaxed) {
@@ -163,6 +186,64 @@ fn ask_again_and_again(mut polling: Polling, ledger: &mut Reported, called_off: 
         }
         // Between half and one and a half of it.
         wait = polling.every.mul_f64(0.5 + dice.next());
+        if let Some(window) =
+            polling.window.filter(|_| polling.record.plan.stage == Stage::Fetching)
+        {
+            wait = wait.min(window.opens_in(unix_s(), dice.next()).max(GLANCE));
+        }
+    }
+}
+
+fn unix_s() -> i64 {
+    parts::now().unix_us / 1_000_000
+}
+
+/// Sticks that are plugged in, each taken from once.
+#[derive(Default)]
+struct Sticks {
+    known: Vec<PathBuf>,
+}
+
+impl Sticks {
+    /// Waits so long, or until there is a stick that was not there before.
+    fn wait(&mut self, wait: Duration, config: &Config, called_off: &AtomicBool) {
+        let until = Instant::now() + wait;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if config.update.stick.as_os_str().is_empty() {
+                return thread::sleep(left);
+            }
+            let there = config.update.sticks();
+            self.known.retain(|path| there.contains(path));
+            let is_new = there.iter().any(|path| !self.known.contains(path));
+            if is_new || left.is_zero() || called_off.load(Ordering::Relaxed) {
+                return;
+            }
+            thread::sleep(left.min(STICK_GLANCE));
+        }
+    }
+
+    /// What is wrong with a stick is told once for each time that it is plugged in.
+    fn take_from_each(
+        &mut self,
+        polling: &mut Polling,
+        ledger: &mut Reported,
+        called_off: &AtomicBool,
+    ) {
+        for path in polling.config.update.sticks() {
+            let is_new = !self.known.contains(&path);
+            let asked = ask(Some(&path), polling, ledger, called_off);
+            if is_new {
+                self.known.push(path.clone());
+            }
+            let Err(error) = asked.as_ref() else { continue };
+            if is_new && !called_off.load(Ordering::Relaxed) {
+                let sentence = format!("no new policy can be had from the stick: {error:#}");
+                let fields = json!({"repository": path});
+                let trouble = Trouble::Board { kind: "update", sentence, fields };
+                let _ = ledger.send(Conclusion::Trouble(trouble));
+            }
+        }
     }
 }
 
@@ -176,21 +257,40 @@ pub fn is_away(error: &anyhow::Error) -> bool {
         )
 }
 
-fn ask(polling: &mut Polling, ledger: &mut Reported, called_off: &AtomicBool) -> Result<()> {
-    let Polling { config, record, .. } = polling;
+/// Asks the repository, or the one on a stick, which waits for no window.
+fn ask(
+    stick: Option<&Path>,
+    polling: &mut Polling,
+    ledger: &mut Reported,
+    called_off: &AtomicBool,
+) -> Result<()> {
+    let Polling { config, record, window, .. } = polling;
+    let window = window.filter(|_| stick.is_none());
+    let is_closed = || window.is_some_and(|window| !window.is_open(unix_s()));
     let before = record.trust.clone();
-    let offer = Offer::ask(config, record);
+    let offer = match stick {
+        Some(path) => Offer::ask_at(&path.to_string_lossy(), config, record),
+        None => Offer::ask(config, record),
+    };
     if record.trust != before {
         ledger.keep(record)?;
     }
     let offer = offer?;
-    let mut watch = |_| match called_off.load(Ordering::Relaxed) {
+    let mut watch = |_| match called_off.load(Ordering::Relaxed) || is_closed() {
         true => ControlFlow::Break(()),
         false => ControlFlow::Continue(()),
     };
     let mut say = |_: &str| Ok(());
     let mut steps = Steps { config, record, ledger, say: &mut say };
-    steps.stage(&offer, &mut watch).map(drop)
+    match steps.stage(&offer, &mut watch) {
+        Err(error)
+            if is_closed() && matches!(error.downcast_ref(), Some(FetchError::CalledOff)) =>
+        {
+            tracing::debug!("fetching goes on when the window opens");
+            Ok(())
+        }
+        staged => staged.map(drop),
+    }
 }
 
 /// Tries what is staged beside the policy that watches, if there is room for both.

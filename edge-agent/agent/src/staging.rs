@@ -17,7 +17,9 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
-use updater::{Catalogue, Effect, Input, Partial, Parts, Progress, Source, Stage, Trust, fetch};
+use updater::{
+    Catalogue, Effect, FetchError, Input, Partial, Parts, Progress, Source, Stage, Trust, fetch,
+};
 
 /// The version of this program.
 const AGENT: &str = env!("CARGO_PKG_VERSION");
@@ -39,11 +41,19 @@ impl Offer {
     /// # Errors
     /// If there is none, it cannot be reached, or it is not believed.
     pub fn ask(config: &Config, record: &mut Record) -> Result<Self> {
-        let c = &config.update;
-        if c.repository.is_empty() {
+        if config.update.repository.is_empty() {
             bail!("there is no repository of policies: name one in [update] repository");
         }
-        let source = Arc::new(Source::new(&c.repository, &c.ca)?);
+        Self::ask_at(&config.update.repository, config, record)
+    }
+
+    /// The same of the repository at this address, such as a folder of a stick.
+    ///
+    /// # Errors
+    /// If it cannot be reached, or is not believed.
+    pub fn ask_at(address: &str, config: &Config, record: &mut Record) -> Result<Self> {
+        let c = &config.update;
+        let source = Arc::new(Source::new(address, &c.ca)?);
         let had = record.trust.is_some();
         if !had {
             let root = installed::given_root(&c.root).with_context(|| {
@@ -72,8 +82,7 @@ impl Offer {
         let release = Release::parse(&channel.release, &target)?;
         if release.bundle != channel.bundle {
             bail!(
-                "the repository {} has {} where its channel says {}: publish it anew",
-                c.repository,
+                "the repository {address} has {} where its channel says {}: publish it anew",
                 release.bundle,
                 channel.bundle
             );
@@ -200,7 +209,12 @@ impl Steps<'_> {
     ) -> Result<u64> {
         let parts = Parts::open(&installed::folder(&self.config.device.data_dir))?;
         let mut partials = offer.begun(self.config, &parts)?;
-        let pace = self.config.update.kilobytes_per_s.map(|kilobytes| (kilobytes * 1e3) as u64);
+        // A moment at which nothing may be fetched is noticed before the first byte.
+        if watch(Progress::default()).is_break() {
+            return Err(FetchError::CalledOff.into());
+        }
+        let bound = self.config.update.kilobytes_per_s.filter(|_| !offer.source.is_folder());
+        let pace = bound.map(|kilobytes| (kilobytes * 1e3) as u64);
         let progress = fetch(&offer.source, &parts, &mut partials, pace, watch)?;
         for partial in partials {
             if let Err(error) = partial.finish() {
@@ -217,8 +231,13 @@ impl Steps<'_> {
         let parts = Parts::open(&installed::folder(&self.config.device.data_dir))?;
         match parts.lay_out(&candidate.release) {
             Ok(_) => self.take(Input::LaidOut),
-            Err(error @ updater::PartsError::Disk { .. }) => Err(error.into()),
-            Err(error) => self.take(Input::Failed(error.to_string())),
+            Err(error) => {
+                let error = anyhow::Error::from(error);
+                match is_of_device(&error) {
+                    true => Err(error),
+                    false => self.take(Input::Failed(one_line(&error))),
+                }
+            }
         }
     }
 
@@ -226,7 +245,7 @@ impl Steps<'_> {
     /// answers.
     ///
     /// # Errors
-    /// If the log fails. What is wrong with the policy is no error, and stands in the record.
+    /// If the log or the disk fails. What is wrong with the policy is no error, and stands in the record.
     pub fn try_it(&mut self) -> Result<()> {
         if self.record.plan.stage != Stage::Staged {
             return Ok(());
@@ -237,7 +256,14 @@ impl Steps<'_> {
         let dir = parts.bundle(&candidate.release.bundle);
         match trial(&dir, self.config) {
             Ok(_) => self.take(Input::Passed(Value::Null)),
-            Err(error) => self.take(Input::Failed(one_line(&error))),
+            Err(error) => self.ends_badly(error),
+        }
+    }
+
+    fn ends_badly(&mut self, error: anyhow::Error) -> Result<()> {
+        match is_of_device(&error) {
+            true => self.take(Input::Broke(one_line(&error))).and(Err(error)),
+            false => self.take(Input::Failed(one_line(&error))),
         }
     }
 
@@ -245,7 +271,7 @@ impl Steps<'_> {
     /// pass that much, or nothing is staged.
     ///
     /// # Errors
-    /// If the log fails.
+    /// If the log or the disk fails.
     pub fn begin_trial(&mut self) -> Result<Option<Inquirer>> {
         let Some(candidate) = self.record.plan.candidate.clone() else { return Ok(None) };
         if self.record.plan.stage != Stage::Staged {
@@ -255,9 +281,14 @@ impl Steps<'_> {
         self.take(Input::TrialBegins)?;
         match trial(&parts.bundle(&candidate.release.bundle), self.config) {
             Ok(inquirer) => Ok(Some(inquirer)),
-            Err(error) => self.take(Input::Failed(one_line(&error))).map(|()| None),
+            Err(error) => self.ends_badly(error).map(|()| None),
         }
     }
+}
+
+/// Whether an error is the device's own, as of a disk that cannot be read, and says nothing about a policy.
+fn is_of_device(error: &anyhow::Error) -> bool {
+    error.chain().any(<dyn std::error::Error>::is::<std::io::Error>)
 }
 
 /// Whether there is memory for what is staged beside the policy that watches.

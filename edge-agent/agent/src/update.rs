@@ -103,6 +103,7 @@ fn apply(config: &Config, json: bool, out: &mut dyn Write) -> Result<()> {
     let (mut log, _) = parts::log(data_dir)?;
     installed::started(&mut log)?;
     let mut record = Record::of(&log)?;
+    installed::tidy(&record.plan, data_dir)?;
     let offer = Offer::ask(config, &mut record);
     log.keep(&record)?;
     let offer = offer?;

@@ -1,4 +1,7 @@
-//! Fetching what is missing: few requests, each chunk checked and on disk before the next.
+//! Fetching what is missing: few requests, each chunk checked before the next, and on disk soon after.
+//!
+//! A disk takes its time to make a chunk durable, and a line waits for nobody. So a thread syncs while the next chunks
+//! come: what a power cut takes is what came since that thread began last.
 
 use crate::{
     parts::{Partial, Parts, PartsError, read_exactly},
@@ -9,6 +12,7 @@ use release::{Chunk, ChunkError, PACKS, pack_path};
 use std::{
     collections::BTreeMap,
     ops::ControlFlow,
+    sync::{Mutex, PoisonError, mpsc},
     thread,
     time::{Duration, Instant},
 };
@@ -105,6 +109,43 @@ pub fn fetch(
     watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Progress, FetchError> {
     parts.make_sure_of(partials.iter().map(Partial::to_write).sum())?;
+    let files = partials.iter().map(Partial::unsynced).collect::<Result<Vec<_>, _>>()?;
+    let broken = Mutex::new(None);
+    // Room for one: a sync that is asked for and has not begun serves all that was put until then.
+    let (put, to_sync) = mpsc::sync_channel::<()>(1);
+    let fetched = thread::scope(|scope| {
+        scope.spawn(|| {
+            for () in to_sync {
+                if let Some(error) = files.iter().find_map(|file| file.sync().err()) {
+                    *broken.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                }
+            }
+        });
+        let mut watch = |progress: Progress| {
+            // One that waits already is as good.
+            let _ = put.try_send(());
+            match broken.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
+                true => ControlFlow::Break(()),
+                false => watch(progress),
+            }
+        };
+        let fetched = go_on(source, partials, bytes_per_s, &mut watch);
+        drop(put);
+        fetched
+    });
+    // What the disk did not keep is worse than what the line did.
+    match broken.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        Some(error) => Err(error.into()),
+        None => fetched,
+    }
+}
+
+fn go_on(
+    source: &Source,
+    partials: &mut [Partial],
+    bytes_per_s: Option<u64>,
+    watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<Progress, FetchError> {
     let begun = Instant::now();
     let mut progress = Progress { whole: bytes_missing(partials), ..Progress::default() };
     let (mut failures, mut wait) = (0, WAIT);

@@ -9,13 +9,17 @@ mod fetch;
 mod parts;
 mod plan;
 mod source;
+mod stick;
 mod trust;
+mod window;
 
 pub use fetch::{FetchError, Progress, Request, fetch, requests};
-pub use parts::{Partial, Parts, PartsError};
+pub use parts::{Partial, Parts, PartsError, Unsynced};
 pub use plan::{Candidate, Effect, Input, Plan, Slot, Stage};
 pub use source::{Source, SourceError};
+pub use stick::sticks;
 pub use trust::{Catalogue, Clock, Trust, TrustError};
+pub use window::{Window, WindowError};
 
 use std::{fs, io, path::Path};
 

@@ -175,10 +175,14 @@ impl Parts {
             }
         }
         fs::create_dir_all(&staging).map_err(failed("make", &staging))?;
+        // A link is there after a power cut only if its folder was synced, and a folder only if the one above was.
+        let mut folders = BTreeSet::from([staging.clone()]);
         for file in &release.files {
             let (from, to) = (self.whole(&file.blake3), staging.join(&file.file));
             if let Some(folder) = to.parent() {
                 fs::create_dir_all(folder).map_err(failed("make", folder))?;
+                let above = folder.ancestors().take_while(|above| **above != *staging);
+                folders.extend(above.map(Path::to_owned));
             }
             // Some file systems of sticks and cards know no links.
             if fs::hard_link(&from, &to).is_err() {
@@ -190,7 +194,9 @@ impl Parts {
         if opened.id() != release.bundle {
             return Err(PartsError::Wrong { file: release.bundle.clone() });
         }
-        fsync(&staging).map_err(failed("write", &staging))?;
+        for folder in &folders {
+            fsync(folder).map_err(failed("write", folder))?;
+        }
         fs::rename(&staging, &dir).map_err(failed("write", &dir))?;
         fsync(&self.bundles).map_err(failed("write", &self.bundles))?;
         Ok(Bundle::open(&dir)?)
@@ -244,13 +250,22 @@ impl Partial {
         self.missing.iter().any(|(_, chunk)| chunk.id == *id)
     }
 
-    /// Puts a piece whose hash is right where the chunk of that id is missing. It is on disk then.
+    /// Puts a piece whose hash is right where the chunk of that id is missing. It is durable when the file's
+    /// [`Unsynced`] was synced, or the file finished.
     ///
     /// # Errors
     /// [`PartsError::Disk`]
     pub fn put(&mut self, id: &Hash, piece: &[u8]) -> Result<(), PartsError> {
-        self.write(id, piece)?;
-        self.file.sync_data().map_err(failed("write", &self.path))
+        self.write(id, piece)
+    }
+
+    /// What makes durable what was put, from another thread.
+    ///
+    /// # Errors
+    /// [`PartsError::Disk`]
+    pub fn unsynced(&self) -> Result<Unsynced, PartsError> {
+        let file = self.file.try_clone().map_err(failed("write", &self.path))?;
+        Ok(Unsynced { path: self.path.clone(), file })
     }
 
     fn write(&mut self, id: &Hash, piece: &[u8]) -> Result<(), PartsError> {
@@ -328,6 +343,23 @@ impl Partial {
         let whole = self.path.with_extension("");
         fs::rename(&self.path, &whole).map_err(failed("write", &whole))?;
         whole.parent().map_or(Ok(()), |folder| fsync(folder).map_err(failed("write", folder)))
+    }
+}
+
+/// The pieces of a file that are not durable yet.
+#[derive(Debug)]
+pub struct Unsynced {
+    path: PathBuf,
+    file: fs::File,
+}
+
+impl Unsynced {
+    /// Makes them durable.
+    ///
+    /// # Errors
+    /// [`PartsError::Disk`]; it is told once, and what was put before is not to be relied on.
+    pub fn sync(&self) -> Result<(), PartsError> {
+        self.file.sync_data().map_err(failed("write", &self.path))
     }
 }
 

@@ -12,7 +12,7 @@
 
 use bundle::Version;
 use release::{Admission, Channel, Release};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 
 /// A trial that has begun so often and never ended has failed: the policy takes the program down with it.
@@ -70,6 +70,7 @@ pub struct Plan {
     /// What the device runs; `None`: what came with the program.
     pub active: Option<Slot>,
     /// What it ran before, and can go back to.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "there")]
     pub previous: Option<Option<Slot>>,
     /// The highest number of the channel that was followed.
     pub number: u64,
@@ -108,6 +109,8 @@ pub enum Input<'a> {
     Started,
     /// The trial was ended in good order before it was over.
     CalledOff,
+    /// The device failed in its trial, as a disk does, which says nothing about it; what failed.
+    Broke(String),
     /// Its trial ended well; what was seen in it.
     Passed(Value),
     /// It cannot be used, or its trial ended badly.
@@ -134,6 +137,11 @@ pub enum Effect {
     Clear,
     /// Another policy is to run from now on.
     Switch,
+}
+
+/// Reads what is there: that nothing but the program's own policy ran before is something, too.
+fn there<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Option<Slot>>, D::Error> {
+    Deserialize::deserialize(from).map(Some)
 }
 
 impl Plan {
@@ -166,7 +174,8 @@ impl Plan {
                 }
                 (plan, effects)
             }
-            Input::Started => self.started(),
+            Input::Started => self.cut_off("by the end of the program"),
+            Input::Broke(why) => self.cut_off(&format!("since the device failed ({why})")),
             Input::CalledOff => self.called_off(),
             Input::Passed(seen) => self.passed(&seen),
             Input::Failed(why) => self.failed(why),
@@ -261,17 +270,16 @@ impl Plan {
         (self, vec![say])
     }
 
-    fn started(mut self) -> (Self, Vec<Effect>) {
+    fn cut_off(mut self, how: &str) -> (Self, Vec<Effect>) {
         if self.stage != Stage::Trial {
             return (self, vec![]);
         }
         if self.starts >= STARTS_MAX {
-            let why =
-                format!("its trial was cut off {} times by the end of the program", self.starts);
+            let why = format!("its trial was cut off {} times, now {how}", self.starts);
             return self.failed(why);
         }
         self.stage = Stage::Staged;
-        let say = self.say("is to be tried again: its trial was cut off by the end of the program");
+        let say = self.say(&format!("is to be tried again: its trial was cut off {how}"));
         (self, vec![say])
     }
 

@@ -113,6 +113,11 @@ impl Source {
         &self.address
     }
 
+    /// Whether it is a folder, so that nobody else's line is used.
+    pub fn is_folder(&self) -> bool {
+        matches!(self.place, Place::Folder(_))
+    }
+
     /// The whole file at `path`, which is no longer than `max`.
     ///
     /// # Errors

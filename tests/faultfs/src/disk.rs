@@ -34,6 +34,7 @@ pub(crate) enum NameChange {
     Create { path: PathBuf, file: usize },
     Rename { from: PathBuf, to: PathBuf, file: usize },
     Remove { path: PathBuf },
+    RenameDir { from: PathBuf, to: PathBuf },
 }
 
 impl Disk {
@@ -117,6 +118,10 @@ impl Disk {
         for change in std::mem::take(&mut self.unsynced_names) {
             if change.dir() == Some(dir) {
                 change.apply(&mut self.durable_names);
+                if let NameChange::RenameDir { from, to } = &change {
+                    // What was done in the folder before it got its name is in it wherever it is now.
+                    self.unsynced_names.iter_mut().for_each(|earlier| earlier.move_to(from, to));
+                }
             } else {
                 self.unsynced_names.push(change);
             }
@@ -198,12 +203,35 @@ impl NameChange {
             NameChange::Remove { path } => {
                 names.remove(path);
             }
+            NameChange::RenameDir { from, to } => {
+                let moved = |path: &PathBuf| Some(to.join(path.strip_prefix(from).ok()?));
+                let all = std::mem::take(names);
+                names.extend(
+                    all.into_iter().map(|(path, file)| (moved(&path).unwrap_or(path), file)),
+                );
+            }
+        }
+    }
+
+    fn move_to(&mut self, old: &Path, new: &Path) {
+        let follow = |path: &mut PathBuf| {
+            if let Ok(rest) = path.strip_prefix(old) {
+                *path = new.join(rest);
+            }
+        };
+        match self {
+            NameChange::Create { path, .. } | NameChange::Remove { path } => follow(path),
+            NameChange::Rename { from, to, .. } | NameChange::RenameDir { from, to } => {
+                follow(from);
+                follow(to);
+            }
         }
     }
 
     fn dir(&self) -> Option<&Path> {
         let (NameChange::Create { path, .. }
         | NameChange::Rename { to: path, .. }
+        | NameChange::RenameDir { to: path, .. }
         | NameChange::Remove { path }) = self;
         path.parent()
     }
@@ -257,6 +285,27 @@ mod tests {
         disk.sync(file);
         assert_eq!(disk.contents(path).unwrap(), b"lost");
         assert_eq!(disk.after_crash(Survival::Some(1)).contents(path).unwrap(), b"");
+    }
+
+    #[test]
+    fn a_folder_that_is_renamed_takes_what_of_it_was_durable_along() {
+        let (from, to) = (Path::new("/d/new"), Path::new("/d/old"));
+        let mut disk = Disk::default();
+        let kept = disk.create(&from.join("kept"));
+        disk.sync_dir(from);
+        disk.create(&from.join("lost"));
+        disk.change(NameChange::Create { path: from.join("link"), file: kept });
+        disk.change(NameChange::RenameDir { from: from.into(), to: to.into() });
+        assert_eq!(disk.paths(), ["kept", "link", "lost"].map(|name| to.join(name)));
+        let paths = |survival| disk.after_crash(survival).paths();
+        assert_eq!(paths(Survival::Nothing), [from.join("kept")]);
+        disk.sync_dir(Path::new("/d"));
+        assert_eq!(disk.after_crash(Survival::Nothing).paths(), [to.join("kept")]);
+        for seed in 0..20 {
+            assert!(
+                disk.after_crash(Survival::Some(seed)).paths().iter().all(|p| p.starts_with(to))
+            );
+        }
     }
 
     #[test]

@@ -171,6 +171,29 @@ impl FaultFs {
         self.state().disk.put(path, bytes);
     }
 
+    /// Gives a file one name more.
+    ///
+    /// # Errors
+    /// If there is no such file, or a fault is met.
+    pub fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.run(Some(0), |state| {
+            let file = state.disk.find(from).ok_or(io::ErrorKind::NotFound)?;
+            state.disk.change(NameChange::Create { path: to.into(), file });
+            Ok(())
+        })
+    }
+
+    /// Gives a folder another name, and with it all that is in it.
+    ///
+    /// # Errors
+    /// If a fault is met.
+    pub fn rename_dir(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.run(None, |state| {
+            state.disk.change(NameChange::RenameDir { from: from.into(), to: to.into() });
+            Ok(())
+        })
+    }
+
     /// The paths of all files.
     pub fn paths(&self) -> Vec<PathBuf> {
         self.state().disk.paths()

@@ -30,6 +30,7 @@ fn every_key_of_the_printed_default_is_explained() {
         let (key, value) = line.split_once(" = ").unwrap();
         let other = match value {
             _ if key == "broker" => "\"mqtt://x\"".into(),
+            _ if key == "window" => "\"01:00-05:00\"".into(),
             _ if key == "listen" => "\"127.0.0.1:1\"".into(),
             "false" => "true".into(),
             "true" => "false".into(),
@@ -230,6 +231,14 @@ fn every_mistake_is_named_with_its_line_and_what_would_be_right() {
         // What follows must not move the line.
         assert_eq!(refusal(&format!("{text}\n\n\n\n\n\n\n\n\n")), expected, "{text}");
     }
+}
+
+#[test]
+fn a_window_that_is_none_is_refused_with_what_would_be_one() {
+    let refused = refusal("[update]\nwindow = \"1-5\"\n");
+    assert!(refused.contains("[update]") && refused.contains("HH:MM-HH:MM"), "{refused}");
+    let open = parse("[update]\nwindow = \"22:00-04:00\"\n").unwrap();
+    assert!(open.update.fetching_window().unwrap().is_some());
 }
 
 #[test]

@@ -46,6 +46,18 @@ fn committed(plan: Plan, number: u64, release: &Release) -> Plan {
 }
 
 #[test]
+fn the_way_back_to_the_programs_own_policy_is_remembered() {
+    let first = committed(Plan::default(), 1, &release("0.2.0", 'a'));
+    let kept = |plan: &Plan| -> Plan {
+        serde_json::from_str(&serde_json::to_string(plan).unwrap()).unwrap()
+    };
+    assert_eq!(first.previous, Some(None));
+    for plan in [Plan::default(), first.clone(), committed(first, 2, &release("0.3.0", 'b'))] {
+        assert_eq!(kept(&plan), plan);
+    }
+}
+
+#[test]
 fn a_release_goes_all_the_way_and_each_step_is_told() {
     let new = release("0.2.0", 'a');
     let (mut plan, told) = offered(Plan::default(), &channel(1, &new), &new);
@@ -99,6 +111,21 @@ fn a_trial_that_takes_the_program_down_twice_has_failed_and_one_that_is_called_o
     (plan, _) = plan.step(Input::Started);
     assert_eq!((plan.stage, plan.runs()), (Stage::RolledBack, Some(&old)));
     assert!(plan.why.is_some());
+}
+
+#[test]
+fn a_disk_that_fails_in_a_trial_once_says_nothing_about_the_policy() {
+    let new = release("0.2.0", 'a');
+    let (mut plan, _) = offered(Plan::default(), &channel(1, &new), &new);
+    for input in [Input::Fetched, Input::LaidOut, Input::TrialBegins] {
+        plan = plan.step(input).0;
+    }
+    let (again, _) = plan.step(Input::Broke("the disk fails".to_owned()));
+    assert_eq!((again.stage, &again.why), (Stage::Staged, &None));
+    let (plan, _) = again.step(Input::TrialBegins);
+    let (plan, _) = plan.step(Input::Broke("the disk fails".to_owned()));
+    assert_eq!(plan.stage, Stage::RolledBack);
+    assert!(plan.why.is_some_and(|why| why.contains("the disk fails")));
 }
 
 #[test]
@@ -167,6 +194,7 @@ enum Happens {
     LaidOut,
     TrialBegins,
     Started,
+    Broke,
     CalledOff,
     Passed,
     Failed,
@@ -181,6 +209,7 @@ fn anything() -> impl Strategy<Value = Happens> {
         3 => Just(Happens::LaidOut),
         3 => Just(Happens::TrialBegins),
         1 => Just(Happens::Started),
+        1 => Just(Happens::Broke),
         1 => Just(Happens::CalledOff),
         3 => Just(Happens::Passed),
         1 => Just(Happens::Failed),
@@ -214,6 +243,7 @@ proptest! {
                 Happens::LaidOut => plan.step(Input::LaidOut),
                 Happens::TrialBegins => plan.step(Input::TrialBegins),
                 Happens::Started => plan.step(Input::Started),
+                Happens::Broke => plan.step(Input::Broke("x".to_owned())),
                 Happens::CalledOff => plan.step(Input::CalledOff),
                 Happens::Passed => plan.step(Input::Passed(Value::Null)),
                 Happens::Failed => plan.step(Input::Failed("x".to_owned())),
