@@ -16,8 +16,10 @@ mod ingest;
 mod oracle;
 mod outage;
 mod proxy;
+mod shelf;
 mod site;
 mod truth;
+mod update;
 mod watch;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -29,7 +31,7 @@ use std::sync::Arc;
 
 /// Puts a bad line between cameras and their server, and a whole fleet before it, and judges what arrived.
 ///
-/// All but `proxy` start a PostgreSQL and a fleet server of their own, on loopback, and clear them away at their end.
+/// All but `proxy` and `update` start a PostgreSQL and a fleet server of their own, on loopback, and clear them away at their end.
 /// The exit code is 0 only if what was promised held.
 #[derive(Parser)]
 #[command(name = "lookback-peers", version)]
@@ -51,6 +53,9 @@ enum Command {
     Ingest(ingest::IngestArguments),
     /// What the uplink costs its camera: CPU time and bytes for each event, and with nothing to send.
     Cost(cost::CostArguments),
+    /// A new policy comes over a slow line that fails to a camera that watches, and to one that is killed again and
+    /// again: time, bytes, CPU, and whether a frame was lost.
+    Update(update::UpdateArguments),
 }
 
 /// What may happen to connections.
@@ -98,6 +103,7 @@ fn main() -> ExitCode {
         Command::Outage(arguments) => outage::run(&arguments),
         Command::Ingest(arguments) => ingest::run(&arguments),
         Command::Cost(arguments) => cost::run(&arguments),
+        Command::Update(arguments) => update::run(&arguments),
     };
     match run {
         Ok(true) => ExitCode::SUCCESS,
