@@ -3,7 +3,8 @@
 //! A decoder that speaks one token at a time reads every weight for each: its speed is that of the
 //! memory. So weights are 4 or 8 bits wide ([`Matrix`]), laid out in the order in which they are
 //! read, and multiplied as integers with activations of 8 bits ([`Activations`]). Keys and values
-//! are kept in 16 bits ([`Attention`]).
+//! are kept in 16 bits ([`Attention`]). What an adapter adds is two narrow products beside the wide one
+//! ([`LowRank`]).
 //!
 //! Every variant, from plain Rust to AVX-512, computes the same bits: the integer products are exact,
 //! and the sums of their scaled values are fused multiply-adds in one order. What a policy says does
@@ -14,6 +15,7 @@ mod aligned;
 mod attention;
 mod dot;
 mod file;
+mod low_rank;
 mod matrix;
 #[cfg(feature = "operators")]
 mod operators;
@@ -26,6 +28,7 @@ pub use aligned::{Aligned, Region};
 pub use attention::{Attention, Memory, Precision, Sight, Turns};
 pub use dot::Variant;
 pub use file::{Content, FileError, PackedFile, Writer};
+pub use low_rank::{Factors, LowRank};
 pub use matrix::{Format, Matrix, PackError, ROWS, multiply};
 #[cfg(feature = "operators")]
 pub use operators::{Attend, Linear, Norm, SwiGlu, With};

@@ -273,37 +273,84 @@ pub fn multiply(
     variant: Variant,
     threads: &Threads,
 ) {
+    carry_out(&side_by_side(matrices, x, out), Put::Replace, variant, threads);
+}
+
+/// The products of [`multiply`], to be carried out.
+///
+/// # Panics
+/// As [`multiply`].
+pub(crate) fn side_by_side<'a>(
+    matrices: &'a [Matrix],
+    x: &'a Activations,
+    out: &'a mut [f32],
+) -> Vec<Product<'a>> {
     let width = matrices.iter().map(|matrix| matrix.rows).sum::<usize>();
     assert!(matrices.iter().all(|matrix| matrix.columns == x.columns()));
     assert!(out.len() == x.rows() * width);
-    let mut pieces = Vec::new();
+    let out = Shared::new(out);
     let mut offset = 0;
-    for matrix in matrices {
+    let product = |matrix: &'a Matrix| {
+        offset += matrix.rows;
+        Product { matrix, x, out, width, offset: offset - matrix.rows, fold: 1 }
+    };
+    matrices.iter().map(product).collect()
+}
+
+/// A product, and where it goes.
+#[derive(Clone, Copy)]
+pub(crate) struct Product<'a> {
+    pub matrix: &'a Matrix,
+    pub x: &'a Activations,
+    pub out: Shared<'a>,
+    /// Length of a row of `out`.
+    pub width: usize,
+    /// Where it begins in a row of `out`.
+    pub offset: usize,
+    /// Rows of `x` whose products follow each other in one row of `out`.
+    pub fold: usize,
+}
+
+/// What is done with a product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Put {
+    /// It takes the place of what was there.
+    Replace,
+    /// It is added to what is there.
+    Add,
+}
+
+/// Computes all products, which must not overlap in what they write.
+pub(crate) fn carry_out(products: &[Product<'_>], put: Put, variant: Variant, threads: &Threads) {
+    let mut pieces = Vec::new();
+    for product in products {
+        let matrix = product.matrix;
         let panels = matrix.rows.div_ceil(ROWS);
         let piece = (PIECE / matrix.format.panel(matrix.columns)).clamp(1, 16);
         let starts = (0..panels).step_by(piece);
-        pieces.extend(starts.map(|start| (matrix, offset, start..panels.min(start + piece))));
-        offset += matrix.rows;
+        pieces.extend(starts.map(|start| (product, start..panels.min(start + piece))));
     }
-    let shared = Shared::new(out);
     threads.share(pieces.len(), |number| {
-        let (matrix, offset, panels) = &pieces[number];
+        let (product, panels) = &pieces[number];
+        let Product { matrix, x, out, width, offset, fold } = **product;
         let (groups, together) = (x.groups(), (TOGETHER / x.together()).max(1));
         for first in (0..groups).step_by(together) {
             let groups = first..groups.min(first + together);
             for panel in panels.clone() {
                 let row = panel * ROWS;
                 let height = ROWS.min(matrix.rows - row);
-                let mut put = |input: usize, sums: &[f32; ROWS]| {
+                let mut keep = |input: usize, sums: &[f32; ROWS]| {
+                    let start = input / fold * width + offset + input % fold * matrix.rows + row;
                     // SAFETY: a piece has its panels for itself, and each panel and input a part
                     // of the result for itself.
-                    let part = unsafe { shared.part(input * width + offset + row, height) };
-                    match part.as_chunks_mut::<ROWS>() {
-                        ([whole], []) => *whole = *sums,
-                        (_, part) => part.copy_from_slice(&sums[..height]),
+                    let part = unsafe { out.part(start, height) };
+                    match (put, part.as_chunks_mut::<ROWS>()) {
+                        (Put::Replace, ([whole], [])) => *whole = *sums,
+                        (Put::Replace, (_, part)) => part.copy_from_slice(&sums[..height]),
+                        (Put::Add, _) => part.iter_mut().zip(sums).for_each(|(y, sum)| *y += sum),
                     }
                 };
-                dot::panel(variant, matrix, panel, x, groups.clone(), &mut put);
+                dot::panel(variant, matrix, panel, x, groups.clone(), &mut keep);
             }
         }
     });

@@ -1,8 +1,8 @@
 //! The kernels as operators of a tract graph, all over `[1, S, width]` with a free `S`.
 
 use crate::{
-    Activations, Attention, Matrix, Memory, Precision, Threads, Turns, Variant, multiply, rms_norm,
-    swiglu,
+    Activations, Attention, LowRank, Matrix, Memory, Precision, Threads, Turns, Variant, multiply,
+    rms_norm, swiglu,
 };
 use std::sync::Arc;
 use tract_core::internal::*;
@@ -20,13 +20,19 @@ pub struct With {
 #[derive(Clone, Debug)]
 pub struct Linear {
     matrices: Arc<[Matrix]>,
+    adapter: Option<Arc<LowRank>>,
     with: With,
 }
 
 impl Linear {
     /// One product, or several one after the other in each row.
     pub fn new(matrices: impl Into<Arc<[Matrix]>>, with: With) -> Self {
-        Self { matrices: matrices.into(), with }
+        Self { matrices: matrices.into(), adapter: None, with }
+    }
+
+    /// With what an adapter adds to the products.
+    pub fn adapted(self, adapter: LowRank) -> Self {
+        Self { adapter: Some(adapter.into()), ..self }
     }
 }
 
@@ -116,7 +122,13 @@ impl EvalOp for Linear {
         row_by_row(&inputs[0], columns, width, |x, out| {
             let mut activations = Activations::default();
             activations.quantise(x, columns, &self.with.threads);
-            multiply(&self.matrices, &activations, out, self.with.variant, &self.with.threads);
+            let With { variant, threads } = &self.with;
+            match &self.adapter {
+                None => multiply(&self.matrices, &activations, out, *variant, threads),
+                Some(adapter) => {
+                    adapter.multiply(&self.matrices, &activations, out, *variant, threads);
+                }
+            }
         })
     }
 }
@@ -125,6 +137,7 @@ impl TypedOp for Linear {
     fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
         let columns = self.matrices.first().context("a product has a matrix")?.columns();
         ensure!(self.matrices.iter().all(|matrix| matrix.columns() == columns));
+        ensure!(self.adapter.as_ref().is_none_or(|adapter| adapter.fits(&self.matrices)));
         wide(inputs, columns, self.matrices.iter().map(Matrix::rows).sum())
     }
     as_op!();
