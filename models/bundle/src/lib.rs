@@ -13,8 +13,8 @@ mod setup;
 
 pub use error::BundleError;
 pub use manifest::{
-    CHAT_TEMPLATE, DECODER, Decoder, GOLDEN, Geometry, Inquiry, Label, Manifest, Part, Prompts,
-    QWEN3_VL, REQUIRED_PARTS, SCHEMA, TOKENIZER, Thresholds, VISION, VISION_ONNX, Version,
+    ADAPTER, CHAT_TEMPLATE, DECODER, Decoder, GOLDEN, Geometry, Inquiry, Label, Manifest, Part,
+    Prompts, QWEN3_VL, REQUIRED_PARTS, SCHEMA, TOKENIZER, Thresholds, VISION, VISION_ONNX, Version,
 };
 pub use seal::{PartFile, seal, write};
 
@@ -76,6 +76,14 @@ impl Bundle {
         let mut bytes = vec![0; self.length(name)?];
         self.read_into(name, &mut bytes)?;
         Ok(bytes)
+    }
+
+    /// [`Bundle::read`] of a part that a bundle need not have; `None` if the manifest lists none.
+    ///
+    /// # Errors
+    /// If its file is gone or has changed since.
+    pub fn read_optional(&self, name: &str) -> Result<Option<Vec<u8>>, BundleError> {
+        self.manifest.parts.contains_key(name).then(|| self.read(name)).transpose()
     }
 
     /// Length of a part in bytes.

@@ -24,6 +24,18 @@ pub const VISION_ONNX: &str = "vision_onnx";
 pub const TOKENIZER: &str = "tokenizer";
 /// Part: the chat template, Jinja.
 pub const CHAT_TEMPLATE: &str = "chat_template";
+/// Optional part: a LoRA adapter of the decoder, safetensors, so that a new adapter for a base that stays
+/// the same is a part of its own, and nothing else of the bundle is fetched again.
+///
+/// For each weight that it changes, by Hugging Face's name without `.weight`: `NAME.lora_A.weight`
+/// `[rank, columns]` and `NAME.lora_B.weight` `[rows, rank]`, F32, F16 or BF16, as PEFT saves them but for its
+/// `base_model.model.` before the name. The file's metadata tell `lora_alpha`, and `use_rslora` (`true` or `false`): the
+/// product is then `W x + scale · B (A x)` with the scale `lora_alpha / rank`, or `lora_alpha / √rank`. They stand
+/// there and not in this manifest, as they mean nothing without the factors: the part is whole by itself.
+///
+/// An agent that knows no adapters would run the base alone: give such a bundle a [`GOLDEN`] part, at which
+/// that is refused.
+pub const ADAPTER: &str = "adapter";
 /// Optional part: golden inputs and outputs, JSON.
 pub const GOLDEN: &str = "golden";
 

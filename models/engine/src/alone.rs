@@ -19,16 +19,17 @@ pub struct TextDecoder {
 }
 
 impl TextDecoder {
-    /// From the contents of a `decoder` part.
+    /// From the contents of a `decoder` part, and those of an `adapter` part if there is one.
     ///
     /// # Errors
     /// As [`crate::Engine::load`].
     pub fn load(
         manifest: &Manifest,
         weights: &Arc<Aligned>,
+        adapter: Option<&[u8]>,
         options: EngineOptions,
     ) -> Result<Self, EngineError> {
-        let decoder = TractCpu::new(options.threads).decoder(manifest, weights);
+        let decoder = TractCpu::new(options.threads).decoder(manifest, weights, adapter);
         let decoder = decoder.map_err(refused)?;
         let (hidden, deepstack) = (manifest.decoder.hidden, manifest.geometry.deepstack);
         Ok(Self { decoder, hidden, deepstack })

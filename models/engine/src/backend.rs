@@ -51,12 +51,13 @@ pub(crate) trait Backend {
     /// Takes the vision part: ONNX or packed weights, contents already verified.
     fn vision(&self, manifest: &Manifest, tower: &Arc<Aligned>)
     -> Result<Box<dyn Vision>, Refusal>;
-    /// Takes the decoder part: safetensors, contents already verified. Packed weights are used where
-    /// they lie.
+    /// Takes the decoder part, and the adapter part if there is one: safetensors, contents already
+    /// verified. Packed weights are used where they lie; the adapter is not needed any more afterwards.
     fn decoder(
         &self,
         manifest: &Manifest,
         weights: &Arc<Aligned>,
+        adapter: Option<&[u8]>,
     ) -> Result<Box<dyn Decoder>, Refusal>;
 }
 

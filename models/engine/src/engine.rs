@@ -8,7 +8,7 @@ use crate::{
     tract_cpu::TractCpu,
     vocabulary::Vocabulary,
 };
-use bundle::{Bundle, DECODER, Manifest, TOKENIZER, VISION};
+use bundle::{ADAPTER, Bundle, DECODER, Manifest, TOKENIZER, VISION};
 use kernels::Aligned;
 use llguidance::{ParserFactory, earley::SlicedBiasComputer, toktrie::InferenceCapabilities};
 use std::{
@@ -89,9 +89,11 @@ impl Engine {
         let part = read(bundle, VISION)?;
         let (_, vision) = choose(&backends, VISION, &mut report, |b| b.vision(&manifest, &part))?;
         let part = read(bundle, DECODER)?;
-        let (id, decoder) =
-            choose(&backends, DECODER, &mut report, |b| b.decoder(&manifest, &part))?;
-        drop(part);
+        let adapter = bundle.read_optional(ADAPTER)?;
+        let (id, decoder) = choose(&backends, DECODER, &mut report, |b| {
+            b.decoder(&manifest, &part, adapter.as_deref())
+        })?;
+        drop((part, adapter));
         let capabilities = InferenceCapabilities { ff_tokens: true, ..Default::default() };
         let mut grammars = ParserFactory::new(
             &vocabulary.token_env(),
@@ -364,7 +366,12 @@ mod tests {
         fn vision(&self, _: &Manifest, _: &Arc<Aligned>) -> Result<Box<dyn Vision>, Refusal> {
             Err(Refusal::Decline("too large".into()))
         }
-        fn decoder(&self, _: &Manifest, _: &Arc<Aligned>) -> Result<Box<dyn Decoder>, Refusal> {
+        fn decoder(
+            &self,
+            _: &Manifest,
+            _: &Arc<Aligned>,
+            _: Option<&[u8]>,
+        ) -> Result<Box<dyn Decoder>, Refusal> {
             Err(Refusal::Unsound(EngineError::TensorMissing { part: DECODER, tensor: "x".into() }))
         }
     }

@@ -26,9 +26,11 @@ pub enum EngineError {
         /// Who asks for it.
         needed_for: &'static str,
     },
-    /// The `decoder` part is no safetensors file.
-    #[error("part 'decoder' is not a safetensors file: {reason}; export it again")]
+    /// A part is no safetensors file.
+    #[error("part '{part}' is not a safetensors file: {reason}; export it again")]
     Weights {
+        /// The part.
+        part: &'static str,
         /// What is wrong.
         reason: String,
     },
@@ -57,13 +59,24 @@ pub enum EngineError {
     },
     /// A tensor's element type is not supported.
     #[error(
-        "tensor '{tensor}' of part 'decoder' holds {found} elements: export it as F32, F16 or BF16"
+        "tensor '{tensor}' of part '{part}' holds {found} elements: export it as F32, F16 or BF16"
     )]
     TensorType {
+        /// The part.
+        part: &'static str,
         /// Name of the tensor.
         tensor: String,
         /// Element type in the file.
         found: String,
+    },
+    /// The `adapter` part is none of this decoder.
+    #[error(
+        "part 'adapter' cannot be added to this decoder: {reason}; train it on this very base and put it in \
+         with `lookback-models adapt`"
+    )]
+    Adapter {
+        /// What is wrong, with the tensor.
+        reason: String,
     },
     /// The `vision` part is no ONNX graph that can be run.
     #[error("part 'vision' cannot be run: {reason}; export it again")]

@@ -5,7 +5,7 @@ use crate::{
     packed_tensors,
     session::CHUNK,
 };
-use bundle::{Bundle, BundleError, DECODER, Geometry, Manifest, VISION};
+use bundle::{ADAPTER, Bundle, BundleError, DECODER, Geometry, Manifest, VISION};
 use kernels::Format;
 use std::fmt;
 
@@ -40,6 +40,9 @@ impl Footprint {
         let packed = is_packed(manifest, text);
         // A plain part grows to 32 bits, and is there twice while its graph is being put in order.
         let weights = if packed { text } else { 4 * text };
+        // As it came, and as it is computed with; of a plain decoder in 32 bits, twice.
+        let adapter = manifest.parts.get(ADAPTER).map_or(0, |part| part.bytes as usize);
+        let adapter = if packed { 2 * adapter } else { 5 * adapter };
         let onnx = manifest.parts.get(VISION).is_some_and(|part| part.file.ends_with(".onnx"));
         let eyes = if onnx { 2 * tower } else { tower };
         let number = if packed { 2 } else { size_of::<f32>() };
@@ -50,7 +53,7 @@ impl Footprint {
         // Of 24 layers and a width of 1024: seen to be 15 times the pixels.
         let looking = 16 * 2 * channels * width * height * size_of::<f32>();
         Ok(Self {
-            weights: (weights + eyes) as u64,
+            weights: (weights + adapter + eyes) as u64,
             context: (decoder.context_max * token + PREFIX_BYTES + between) as u64,
             sight: (pair_cache_bytes(manifest) + looking) as u64,
             // Of 151,936 tokens: seen to be 165 MB.

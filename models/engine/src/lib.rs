@@ -5,7 +5,8 @@
 //! asked yes or no, and let speak within a [`Grammar`]. Keys and values stay in the session from
 //! turn to turn; a clone of a session goes its own way.
 //!
-//! A decoder may be packed: its weights in 4 or 8 bits, in the layout in which [`kernels`] reads them.
+//! A decoder may be packed: its weights in 4 or 8 bits, in the layout in which [`kernels`] reads them. It may
+//! have an adapter, which is computed beside its weights and never merged into them.
 //!
 //! The same bundle, engine id and calls give the same tokens, whatever ran before: sums are added
 //! up in a fixed order, on however many threads, and a choice among equals is the lowest token.
@@ -33,7 +34,7 @@ pub use error::EngineError;
 pub use footprint::Footprint;
 pub use golden::{Golden, cosine};
 pub use grammar::Grammar;
-pub use packing::{TOWER, TowerShape, packed_tensors, places};
+pub use packing::{LORA_ALPHA, TOWER, TowerShape, USE_RSLORA, packed_tensors, places, projections};
 pub use pairs::{PairInput, PairKey, PairTokens};
 pub use sampling::Sampling;
 pub use session::{Generated, Piece, Session, Stopped};

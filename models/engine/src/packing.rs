@@ -3,6 +3,7 @@
 use bundle::{Decoder, Geometry};
 use kernels::{Content, Format};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// What the names of all tensors but an output head of its own begin with.
 pub(crate) const MODEL: &str = "model.language_model";
@@ -36,6 +37,25 @@ pub fn packed_tensors(decoder: &Decoder, format: Format) -> Vec<(String, Content
     }
     let named = tensors.into_iter().map(|(name, content)| (format!("{name}.weight"), content));
     kernels::Writer::<()>::order(named.collect())
+}
+
+/// Under this name an adapter's metadata tell what PEFT calls `lora_alpha`.
+pub const LORA_ALPHA: &str = "lora_alpha";
+/// Under this name they tell whether the scale is `lora_alpha / √rank` (`true`) or `lora_alpha / rank`
+/// (`false`, or nothing).
+pub const USE_RSLORA: &str = "use_rslora";
+
+/// The weights of a decoder of that shape that an adapter may change, by Hugging Face's names: all but the
+/// embedding, from which tokens are looked up, too. Rows and columns of each.
+pub fn projections(decoder: &Decoder) -> BTreeMap<String, [usize; 2]> {
+    let shape = |(name, content): (String, Content)| match content {
+        Content::Matrix { rows, columns, .. } => Some((name, [rows, columns])),
+        Content::Numbers(_) => None,
+    };
+    let mut all: BTreeMap<_, _> =
+        packed_tensors(decoder, Format::Q8_0).into_iter().filter_map(shape).collect();
+    all.remove(&format!("{MODEL}.embed_tokens.weight"));
+    all
 }
 
 /// What the names of all tensors of a tower begin with.

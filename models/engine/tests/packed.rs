@@ -46,7 +46,7 @@ fn packed(bundle: &Bundle, format: Format, without: &str) -> Arc<Aligned> {
 }
 
 fn load(manifest: &Manifest, bytes: &Arc<Aligned>, threads: usize) -> TextDecoder {
-    TextDecoder::load(manifest, bytes, EngineOptions { threads, ..EngineOptions::default() })
+    TextDecoder::load(manifest, bytes, None, EngineOptions { threads, ..EngineOptions::default() })
         .unwrap()
 }
 
@@ -109,9 +109,14 @@ fn a_copy_of_a_text_goes_its_own_way() {
 fn a_packed_decoder_that_lacks_a_tensor_or_has_another_shape_is_refused_by_its_name() {
     let bundle = nano();
     let refused = |manifest: &Manifest, bytes: &Arc<Aligned>| -> EngineError {
-        TextDecoder::load(manifest, bytes, EngineOptions { threads: 1, ..EngineOptions::default() })
-            .err()
-            .unwrap()
+        TextDecoder::load(
+            manifest,
+            bytes,
+            None,
+            EngineOptions { threads: 1, ..EngineOptions::default() },
+        )
+        .err()
+        .unwrap()
     };
     for without in
         ["model.language_model.layers.2.mlp.up_proj.weight", "model.language_model.norm.weight"]

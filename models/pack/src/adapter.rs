@@ -1,9 +1,13 @@
-//! A LoRA adapter as PEFT saves it, merged while a checkpoint is read: `W + scale · B · A` (Hu et al.,
-//! LoRA, 2021).
+//! A LoRA adapter as PEFT saves it: merged while a checkpoint is read, `W + scale · B · A` (Hu et al., LoRA,
+//! 2021), or written as a part of its own.
 
 use crate::checkpoint::{Checkpoint, Tensor};
 use anyhow::{Context, Result, bail, ensure};
+use engine::{LORA_ALPHA, USE_RSLORA, projections};
+use half::f16;
+use safetensors::Dtype;
 use serde::Deserialize;
+use serde_json::{Map, Value, json};
 use std::{collections::BTreeMap, fs, path::Path};
 
 const WEIGHTS: &str = "adapter_model.safetensors";
@@ -98,17 +102,71 @@ impl Adapter {
     /// If a factor is missing, or of another shape.
     pub fn of(&self, name: &str, rows: usize, columns: usize) -> Result<Option<Change<'_>>> {
         let Some(&rank) = self.ranks.get(name) else { return Ok(None) };
-        let factor = |which: &str, shape: &[usize]| {
-            let module = name.strip_suffix(".weight").expect("it was put there");
-            self.factors
-                .tensor(&format!("{PREFIX}{module}.lora_{which}.weight"), shape)
-                .context("the adapter does not fit")
-        };
-        let down = factor("A", &[rank, columns])?.numbers(0, rank * columns)?;
-        let up = factor("B", &[rows, rank])?;
+        let down = self.factor(name, "A", &[rank, columns])?.numbers(0, rank * columns)?;
+        let up = self.factor(name, "B", &[rows, rank])?;
         let divisor = if self.stabilised { (rank as f64).sqrt() } else { rank as f64 };
         Ok(Some(Change { down, up, rank, scale: (self.alpha / divisor) as f32 }))
     }
+
+    fn factor(&self, weight: &str, which: &str, shape: &[usize]) -> Result<Tensor<'_>> {
+        let module = weight.strip_suffix(".weight").expect("it was put there");
+        let name = format!("{PREFIX}{module}.lora_{which}.weight");
+        self.factors.tensor(&name, shape).context("the adapter does not fit")
+    }
+
+    /// Writes it to `path` as the part `adapter` of a bundle with that decoder. Factors of 32 bits are
+    /// written in 16, which is twice what is computed with, so that half as much goes over the air.
+    ///
+    /// # Errors
+    /// If it changes something else than the decoder's projections, or does not fit; or it cannot be written.
+    pub fn write(&self, decoder: &bundle::Decoder, path: &Path) -> Result<()> {
+        let projections = projections(decoder);
+        let (mut header, mut data) = (Map::new(), Vec::new());
+        let told =
+            json!({LORA_ALPHA: self.alpha.to_string(), USE_RSLORA: self.stabilised.to_string()});
+        header.insert("__metadata__".into(), told);
+        for (name, &rank) in &self.ranks {
+            let &[rows, columns] = projections.get(name).with_context(|| {
+                format!(
+                    "the adapter changes '{name}', and only what changes the projections of this bundle's \
+                     decoder can be kept apart: merge it, with `pack --adapter`"
+                )
+            })?;
+            for (which, shape) in [("A", [rank, columns]), ("B", [rows, rank])] {
+                let (dtype, bytes) =
+                    narrowed(&self.factor(name, which, &shape)?, shape[0] * shape[1])
+                        .with_context(|| {
+                            format!("the adapter's lora_{which} of '{name}' cannot be kept")
+                        })?;
+                let offsets = [data.len(), data.len() + bytes.len()];
+                let entry = json!({"dtype": dtype, "shape": shape, "data_offsets": offsets});
+                let module = name.strip_suffix(".weight").expect("it was put there");
+                header.insert(format!("{module}.lora_{which}.weight"), entry);
+                data.extend(bytes);
+            }
+        }
+        let mut file = Value::Object(header).to_string().into_bytes();
+        file.resize(file.len().next_multiple_of(size_of::<u64>()), b' ');
+        file.splice(..0, (file.len() as u64).to_le_bytes());
+        file.extend(data);
+        fs::write(path, file).with_context(|| format!("{} cannot be written", path.display()))
+    }
+}
+
+/// The numbers of a tensor: as they are if they have 16 bits, else rounded to F16, unless they lie where that
+/// has few bits or none.
+fn narrowed(tensor: &Tensor<'_>, count: usize) -> Result<(Dtype, Vec<u8>)> {
+    let numbers = tensor.numbers(0, count)?;
+    ensure!(numbers.iter().all(|x| x.is_finite()), "it holds a number that is not finite");
+    let largest = numbers.iter().fold(0f32, |a, b| a.max(b.abs()));
+    // Below, what is lost of the smallest numbers would be seen beside the largest.
+    let least = 2f32.powi(-12);
+    let fits = largest == 0.0 || (least..=f16::MAX.to_f32()).contains(&largest);
+    if tensor.dtype() != Dtype::F32 || !fits {
+        return Ok((tensor.dtype(), tensor.raw(0, count)?));
+    }
+    let halves = numbers.iter().flat_map(|x| f16::from_f32(*x).to_le_bytes());
+    Ok((Dtype::F16, halves.collect()))
 }
 
 /// What an adapter adds to one weight.

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout)] // its answers go to standard output
 
+mod adapt;
 mod adapter;
 mod bench;
 mod checkpoint;
@@ -39,6 +40,8 @@ struct Arguments {
 enum Command {
     /// Make a bundle of a checkpoint: weights quantised, in the layout in which they are read.
     Pack(pack::Pack),
+    /// Put another LoRA adapter into a packed bundle, beside weights that stay the same, byte by byte.
+    Adapt(adapt::Adapt),
     /// Check every part of a bundle, run it, and compare with what it computed where it was packed.
     /// Exit code 0: sound; 1: refused, with a sentence.
     Verify {
@@ -93,6 +96,10 @@ fn run(command: Command, json: bool) -> Result<(Value, String)> {
                 );
             }
             of_bundle(&bundle)
+        }
+        Command::Adapt(given) => {
+            progress.says("adapt");
+            of_bundle(&adapt::adapt(&given, &progress)?)
         }
         Command::Verify { dir } => of_bundle(&verify(dir)?),
         Command::Golden { dir } => {

@@ -8,7 +8,7 @@ use crate::{
     progress::Progress,
 };
 use anyhow::{Context, Result, ensure};
-use bundle::{Bundle, CHAT_TEMPLATE, DECODER, GOLDEN, TOKENIZER, VISION, VISION_ONNX};
+use bundle::{ADAPTER, Bundle, CHAT_TEMPLATE, DECODER, GOLDEN, TOKENIZER, VISION, VISION_ONNX};
 use clap::Args;
 use engine::{Engine, EngineOptions, Golden, TOWER, Tower, cosine, packed_tensors, places};
 use kernels::{Aligned, Content as Stored, Format, Matrix, ROWS, Writer};
@@ -43,6 +43,10 @@ pub struct Pack {
     /// Folder of a LoRA adapter as PEFT saves it, to be merged into the weights.
     #[arg(long)]
     adapter: Option<PathBuf>,
+    /// Keep the adapter as a part of its own, computed beside the weights: `adapt` can then put another in, and a
+    /// camera that has the bundle fetches that alone. A token costs a few hundredths more than with a merged one.
+    #[arg(long, requires = "adapter")]
+    keep_adapter: bool,
     /// The tower as ONNX besides, for accelerators: what `lookback-train-vlm tower` wrote for the same
     /// checkpoint and size. It is run here and compared with the packed one.
     #[arg(long)]
@@ -83,6 +87,7 @@ impl Pack {
             checkpoint,
             out,
             adapter: None,
+            keep_adapter: false,
             onnx: None,
             format: Written::Packed(Format::Q4_0),
             vision_format: Format::Q8_0,
@@ -111,6 +116,8 @@ fn size(text: &str) -> Result<(usize, usize), String> {
 
 const GOLDEN_FILE: &str = "golden.json";
 const ONNX_FILE: &str = "vision.onnx";
+/// Where an adapter is written.
+pub const ADAPTER_FILE: &str = "adapter.safetensors";
 
 /// Below this cosine two towers see something else; 8 bits stay above.
 const SAME_SIGHT: f64 = 0.98;
@@ -122,10 +129,9 @@ const SAME_SIGHT: f64 = 0.98;
 pub fn pack(given: &Pack, progress: &Progress) -> Result<Bundle> {
     let Pack { checkpoint, out, .. } = given;
     let config = Config::read(&checkpoint.join("config.json"))?;
-    let weights = Weights {
-        checkpoint: Checkpoint::open(checkpoint)?,
-        adapter: given.adapter.as_deref().map(Adapter::open).transpose()?,
-    };
+    let adapter = given.adapter.as_deref().map(Adapter::open).transpose()?;
+    let (merged, kept) = if given.keep_adapter { (None, adapter) } else { (adapter, None) };
+    let weights = Weights { checkpoint: Checkpoint::open(checkpoint)?, adapter: merged };
     ensure!(!out.exists(), "{} is there already: remove it or give another --out", out.display());
     if let Some(onnx) = &given.onnx {
         ensure!(onnx.is_file(), "{} is no file: give --onnx what was exported", onnx.display());
@@ -138,6 +144,9 @@ pub fn pack(given: &Pack, progress: &Progress) -> Result<Bundle> {
     check_template(&template)?;
     fs::create_dir_all(out).with_context(|| format!("{} cannot be made", out.display()))?;
     let written = write_parts(given, &config, size, &weights, &manifest, progress).and_then(|()| {
+        if let Some(adapter) = &kept {
+            adapter.write(&config.decoder(1)?, &out.join(ADAPTER_FILE))?;
+        }
         fs::write(out.join("tokenizer.json"), tokenizer)?;
         fs::write(out.join("chat_template.jinja"), template)?;
         fs::write(out.join(bundle::MANIFEST), toml::to_string_pretty(&manifest)?)?;
@@ -299,8 +308,9 @@ fn manifest(given: &Pack, config: &Config, (width, height): (usize, usize)) -> R
         (CHAT_TEMPLATE, "chat_template.jinja"),
     ];
     let onnx = given.onnx.is_some().then_some((VISION_ONNX, ONNX_FILE));
-    let parts: toml::Table =
-        parts.into_iter().chain(onnx).map(|(name, file)| (name.to_owned(), part(file))).collect();
+    let kept = given.keep_adapter.then_some((ADAPTER, ADAPTER_FILE));
+    let all = parts.into_iter().chain(onnx).chain(kept);
+    let parts: toml::Table = all.map(|(name, file)| (name.to_owned(), part(file))).collect();
     let filled = [
         ("schema".to_owned(), number(bundle::SCHEMA as usize)),
         ("architecture".to_owned(), bundle::QWEN3_VL.into()),

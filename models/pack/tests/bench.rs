@@ -30,6 +30,7 @@ fn everything_is_measured_for_each_number_of_threads_and_kept_for_the_next_time(
             ("rss", Some(2048)),
             ("load", None),
             ("bandwidth_share", Some(0)),
+            ("adapter", Some(0)),
         ] {
             let mut of = rows.iter().filter(|row| {
                 row["what"] == what

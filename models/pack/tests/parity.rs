@@ -116,7 +116,7 @@ fn a_packed_checkpoint_says_what_transformers_says() {
         let mut bytes = Aligned::zeroed(bundle.length(DECODER).unwrap());
         bundle.read_into(DECODER, bytes.as_mut_slice()).unwrap();
         let options = EngineOptions { threads: 1, ..EngineOptions::default() };
-        let decoder = TextDecoder::load(&bundle.manifest, &Arc::new(bytes), options).unwrap();
+        let decoder = TextDecoder::load(&bundle.manifest, &Arc::new(bytes), None, options).unwrap();
         let mut text = decoder.start().unwrap();
         let logits = expected("logits");
         let mut at = 0;

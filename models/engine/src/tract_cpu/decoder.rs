@@ -1,11 +1,18 @@
 //! The text decoder of Qwen3-VL as a tract graph, built from its tensors: plain ones here, packed
-//! ones in `packed.rs`.
+//! ones in `packed.rs`. Either may have an adapter.
 //!
 //! Inputs: embeddings `[1, S, hidden]`, cosines and sines `[1, S, head_dim / 2]`, and one
 //! `[1, S, hidden]` for each layer that gets DeepStack features. Output: the logits after the last
 //! position, `[1, 1, vocab]`. `S` is free; keys and values of the positions before are in the state.
 
-use super::{attention::Attention, failed, packed::Packed, tensors::Tensors, weights::Weights};
+use super::{
+    adapter::{Adapter, Change},
+    attention::Attention,
+    failed,
+    packed::Packed,
+    tensors::Tensors,
+    weights::Weights,
+};
 use crate::{
     EngineError,
     backend::{Chunk, Decoder, DecoderState},
@@ -13,7 +20,7 @@ use crate::{
     rotary::Rotary,
 };
 use bundle::{DECODER, Manifest};
-use kernels::{Aligned, Matrix, PackedFile, With};
+use kernels::{Aligned, FileError, Matrix, PackedFile, With};
 use std::sync::Arc;
 use tract_core::internal::*;
 use tract_core::ops::{
@@ -48,13 +55,14 @@ impl TractDecoder {
     pub fn plain(
         manifest: &Manifest,
         bytes: &[u8],
+        adapter: Option<&Adapter<'_>>,
         options: &RunOptions,
     ) -> Result<Self, EngineError> {
-        let weights = Weights::parse(bytes)?;
+        let weights = Weights::parse(DECODER, bytes)?;
         let shape = &manifest.decoder;
         let embeddings =
             weights.f32(&format!("{MODEL}.embed_tokens.weight"), &[shape.vocab, shape.hidden])?;
-        let graph = Builder::new(&weights, shape).graph(manifest.geometry.deepstack)?;
+        let graph = Builder::new(&weights, adapter, shape).graph(manifest.geometry.deepstack)?;
         Self::of(graph, Embeddings::Plain(embeddings), shape, options)
     }
 
@@ -62,14 +70,16 @@ impl TractDecoder {
     pub fn packed(
         manifest: &Manifest,
         bytes: &Arc<Aligned>,
+        adapter: Option<&Adapter<'_>>,
         with: With,
         options: &RunOptions,
     ) -> Result<Self, EngineError> {
-        let file =
-            PackedFile::parse(bytes).map_err(|e| EngineError::Weights { reason: e.to_string() })?;
+        let malformed =
+            |e: FileError| EngineError::Weights { part: DECODER, reason: e.to_string() };
+        let file = PackedFile::parse(bytes).map_err(malformed)?;
         let shape = &manifest.decoder;
         let tensors = Tensors { file: &file, part: DECODER };
-        let packed = Packed { tensors, shape, with };
+        let packed = Packed { tensors, adapter, shape, with };
         let embeddings =
             packed.matrix(&format!("{MODEL}.embed_tokens"), shape.vocab, shape.hidden)?;
         let graph = packed.graph(manifest.geometry.deepstack)?;
@@ -147,6 +157,7 @@ fn tensor(shape: &[usize], values: Vec<f32>) -> TractResult<TValue> {
 /// Builds the graph, one method for each piece of a layer.
 struct Builder<'a> {
     weights: &'a Weights<'a>,
+    adapter: Option<&'a Adapter<'a>>,
     shape: &'a bundle::Decoder,
     graph: TypedModel,
     /// Positions of the chunk.
@@ -156,10 +167,14 @@ struct Builder<'a> {
 type Built<T = OutletId> = Result<T, EngineError>;
 
 impl<'a> Builder<'a> {
-    fn new(weights: &'a Weights<'a>, shape: &'a bundle::Decoder) -> Self {
+    fn new(
+        weights: &'a Weights<'a>,
+        adapter: Option<&'a Adapter<'a>>,
+        shape: &'a bundle::Decoder,
+    ) -> Self {
         let graph = TypedModel::default();
         let s = graph.symbols.sym("S").to_dim();
-        Self { weights, shape, graph, s }
+        Self { weights, adapter, shape, graph, s }
     }
 
     fn graph(mut self, deepstack: usize) -> Built<TypedModel> {
@@ -239,15 +254,32 @@ impl<'a> Builder<'a> {
 
     fn linear(&mut self, name: &str, x: OutletId, from: usize, to: usize) -> Built {
         let w = self.weight(name, &[to, from], &[to, from])?;
+        let y = self.product(name, x, w)?;
+        let adapter = self.adapter.map(|adapter| adapter.of(name)).transpose()?.flatten();
+        let Some(Change { a, mut b, rank, scale }) = adapter else { return Ok(y) };
+        b.iter_mut().for_each(|b| *b *= scale);
+        let a = self.constant(format!("{name}.lora_A.weight"), &[rank, from], a)?;
+        let b = self.constant(format!("{name}.lora_B.weight"), &[to, rank], b)?;
+        let narrow = self.product(&format!("{name}.lora_A"), x, a)?;
+        let added = self.product(&format!("{name}.lora_B"), narrow, b)?;
+        self.wire(&format!("{name}.adapted"), math::add(), &[y, added])
+    }
+
+    /// `[1, S, columns]` by `[rows, columns]` to `[1, S, rows]`.
+    fn product(&mut self, name: &str, x: OutletId, matrix: OutletId) -> Built {
         let axes = "bsk,mk->bsm".parse().map_err(failed("built the decoder"))?;
-        self.wire(name, EinSum::new(axes, f32::datum_type()), &[x, w])
+        self.wire(name, EinSum::new(axes, f32::datum_type()), &[x, matrix])
     }
 
     /// The tensor `name.weight`, of shape `stored` in the file, as a constant of shape `used`.
     fn weight(&mut self, name: &str, stored: &[usize], used: &[usize]) -> Built {
         let name = format!("{name}.weight");
         let values = self.weights.f32(&name, stored)?;
-        tract_ndarray::ArrayD::from_shape_vec(used, values)
+        self.constant(name, used, values)
+    }
+
+    fn constant(&mut self, name: String, shape: &[usize], values: Vec<f32>) -> Built {
+        tract_ndarray::ArrayD::from_shape_vec(shape, values)
             .map_err(TractError::from)
             .and_then(|values| self.graph.add_const(name, values.into_tensor()))
             .map_err(failed("built the decoder"))

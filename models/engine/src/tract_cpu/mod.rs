@@ -1,5 +1,6 @@
 //! The backend that is always there: tract on the CPU.
 
+mod adapter;
 mod attention;
 mod decoder;
 mod packed;
@@ -12,6 +13,7 @@ use crate::{
     EngineError,
     backend::{Backend, Decoder, Probe, Refusal, Vision},
 };
+use adapter::Adapter;
 use bundle::Manifest;
 use decoder::TractDecoder;
 use kernels::{Aligned, PackedFile, Threads, Variant, With};
@@ -80,12 +82,15 @@ impl Backend for TractCpu {
         &self,
         manifest: &Manifest,
         weights: &Arc<Aligned>,
+        adapter: Option<&[u8]>,
     ) -> Result<Box<dyn Decoder>, Refusal> {
         let options = self.options();
+        let adapter = adapter.map(|bytes| Adapter::parse(bytes, &manifest.decoder)).transpose()?;
+        let adapter = adapter.as_ref();
         Ok(Box::new(if PackedFile::is(weights) {
-            TractDecoder::packed(manifest, weights, self.with(), &options)?
+            TractDecoder::packed(manifest, weights, adapter, self.with(), &options)?
         } else {
-            TractDecoder::plain(manifest, weights, &options)?
+            TractDecoder::plain(manifest, weights, adapter, &options)?
         }))
     }
 }

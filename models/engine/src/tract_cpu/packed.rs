@@ -2,15 +2,20 @@
 //!
 //! Inputs and output are those of the plain graph.
 
-use super::{failed, tensors::Tensors};
+use super::{
+    adapter::{Adapter, Change},
+    failed,
+    tensors::Tensors,
+};
 use crate::{EngineError, packing::MODEL};
-use kernels::{Attend, Attention, Linear, Matrix, Norm, Precision, Sight, SwiGlu, With};
+use kernels::{Attend, Attention, Linear, LowRank, Matrix, Norm, Precision, Sight, SwiGlu, With};
 use tract_core::internal::*;
 use tract_core::ops::{array::Slice, math};
 
-/// Packed weights and the shape that they should have.
+/// Packed weights, what an adapter adds to their products, and the shape that they should have.
 pub(super) struct Packed<'a> {
     pub tensors: Tensors<'a>,
+    pub adapter: Option<&'a Adapter<'a>>,
     pub shape: &'a bundle::Decoder,
     pub with: With,
 }
@@ -116,12 +121,41 @@ impl Packed<'_> {
         matrices: &[(&str, usize)],
         columns: usize,
     ) -> Built {
-        let matrices = matrices
+        let products = matrices
             .iter()
             .map(|(name, rows)| self.matrix(name, *rows, columns))
             .collect::<Result<Vec<_>, _>>()?;
-        wire(graph, name, Linear::new(matrices, self.with.clone()), &[x])
+        let mut linear = Linear::new(products, self.with.clone());
+        if let Some(adapter) = self.adapter {
+            if let Some(low_rank) = low_rank(adapter, matrices, columns)? {
+                linear = linear.adapted(low_rank);
+            }
+        }
+        wire(graph, name, linear, &[x])
     }
+}
+
+/// What an adapter adds to products that share their inputs, if anything.
+fn low_rank(
+    adapter: &Adapter<'_>,
+    matrices: &[(&str, usize)],
+    columns: usize,
+) -> Result<Option<LowRank>, EngineError> {
+    let changes = matrices
+        .iter()
+        .map(|(name, _)| adapter.of(name))
+        .collect::<Result<Vec<Option<Change>>, _>>()?;
+    if changes.iter().all(Option::is_none) {
+        return Ok(None);
+    }
+    let of: Vec<_> = matrices
+        .iter()
+        .zip(&changes)
+        .map(|((_, rows), change)| (*rows, change.as_ref().map(Change::factors)))
+        .collect();
+    let names = || matrices.iter().map(|(name, _)| *name).collect::<Vec<_>>().join("', '");
+    let unfit = |e| EngineError::Adapter { reason: format!("'{}': {e}", names()) };
+    LowRank::new(columns, &of).map(Some).map_err(unfit)
 }
 
 fn wire(

@@ -56,7 +56,7 @@ pub struct Bench {
 /// One line of the table.
 #[derive(Debug, Serialize)]
 pub struct Row {
-    /// `decode`, `prefill`, `vision`, `rss`, `load` or `bandwidth_share`.
+    /// `decode`, `prefill`, `vision`, `rss`, `load`, `bandwidth_share` or `adapter`.
     what: &'static str,
     /// Tokens that were read before (decode), or in it (prefill, rss); none for the rest.
     context: Option<u32>,
@@ -79,7 +79,7 @@ struct Figure {
     more_is_better: bool,
 }
 
-const FIGURES: [Figure; 7] = [
+const FIGURES: [Figure; 8] = [
     figure("decode_0", "decode", Some(0), "tokens/s", true),
     figure("decode_1024", "decode", Some(1024), "tokens/s", true),
     figure("prefill_512", "prefill", Some(512), "tokens/s", true),
@@ -87,6 +87,7 @@ const FIGURES: [Figure; 7] = [
     figure("rss", "rss", Some(2048), "GB", false),
     figure("load", "load", None, "s", false),
     figure("bandwidth_share", "bandwidth_share", Some(0), "of a stream read", true),
+    figure("adapter", "adapter", Some(0), "of a token without", false),
 ];
 
 const fn figure(

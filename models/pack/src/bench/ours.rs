@@ -1,10 +1,12 @@
 //! What one process of ours measures, alone in it.
 
 use anyhow::{Context, Result};
-use bundle::{Bundle, DECODER, VISION};
+use bundle::{ADAPTER, Bundle, DECODER, VISION};
 use clap::{Args, ValueEnum};
-use engine::{EngineOptions, TextDecoder, Tower};
+use engine::{EngineOptions, LORA_ALPHA, TextDecoder, Tower, projections};
+use half::bf16;
 use kernels::{Aligned, Threads, stream};
+use safetensors::{Dtype, tensor::TensorView};
 use serde_json::{Map, Value};
 use std::{
     fs,
@@ -17,6 +19,9 @@ use std::{
 const TOKENS: usize = 24;
 /// Tokens that are read together, as in an inquiry.
 const CHUNK: usize = 256;
+
+/// Rank of an adapter that is drawn: a customary one for a policy of 2B.
+const RANK: usize = 32;
 
 /// What to measure.
 #[derive(Args)]
@@ -70,8 +75,9 @@ fn text(given: &Measure) -> Result<Map<String, Value>> {
     let begun = Instant::now();
     let bundle = open(&given.bundle)?;
     let weights = part(&bundle, DECODER)?;
+    let adapter = bundle.read_optional(ADAPTER)?;
     let options = EngineOptions { threads: given.threads, ..EngineOptions::default() };
-    let decoder = TextDecoder::load(&bundle.manifest, &weights, options)?;
+    let decoder = TextDecoder::load(&bundle.manifest, &weights, adapter.as_deref(), options)?;
     let read = |from, to| tokens(from, to, bundle.manifest.decoder.vocab);
     let mut text = decoder.start()?;
     text.read(&read(0, 1))?;
@@ -110,6 +116,7 @@ fn text(given: &Measure) -> Result<Map<String, Value>> {
     }
     let decode_1024 = one_by_one(&mut text, 1024, false)?;
     let a_stream = super::median(&mut streams);
+    let adapted = beside_an_adapter(&bundle, &weights, adapter, options)?;
     Ok(figures([
         ("load", load),
         ("decode_0", decode_0),
@@ -117,15 +124,67 @@ fn text(given: &Measure) -> Result<Map<String, Value>> {
         // The first pays for memory that the others find.
         ("prefill_512", prefill[1]),
         ("bandwidth_share", decode_0 * a_stream),
+        ("adapter", adapted),
         ("stream_gb_s", weights.len() as f64 / a_stream / 1e9),
     ]))
+}
+
+/// How many times as long a token takes with the bundle's adapter as without, or, if it has none, with a drawn
+/// one of all projections. The two read token by token in turn, so that what else runs here slows both.
+fn beside_an_adapter(
+    bundle: &Bundle,
+    weights: &Arc<Aligned>,
+    own: Option<Vec<u8>>,
+    options: EngineOptions,
+) -> Result<f64> {
+    let manifest = &bundle.manifest;
+    let adapter = own.map_or_else(|| drawn_adapter(&manifest.decoder), Ok)?;
+    let plain = TextDecoder::load(manifest, weights, None, options)?;
+    let adapted = TextDecoder::load(manifest, weights, Some(&adapter), options)?;
+    let (mut plain, mut adapted) = (plain.start()?, adapted.start()?);
+    let mut times = [Vec::new(), Vec::new()];
+    for token in tokens(0, 2 * TOKENS, manifest.decoder.vocab) {
+        for (text, times) in [&mut plain, &mut adapted].into_iter().zip(&mut times) {
+            let begun = Instant::now();
+            text.read(&[token])?;
+            times.push(begun.elapsed().as_secs_f64());
+        }
+    }
+    let [mut plain, mut adapted] = times;
+    Ok(super::median(&mut adapted) / super::median(&mut plain))
+}
+
+/// An adapter of rank [`RANK`] for every projection, of random numbers.
+fn drawn_adapter(decoder: &bundle::Decoder) -> Result<Vec<u8>> {
+    let mut state = 1_u64;
+    let mut draw = |rows: usize, columns: usize| -> Vec<u8> {
+        let number = |_| {
+            state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+            bf16::from_f32((state >> 40) as f32 / (1 << 24) as f32 - 0.5).to_le_bytes()
+        };
+        (0..rows * columns).flat_map(number).collect()
+    };
+    let mut factors = Vec::new();
+    for (name, [rows, columns]) in projections(decoder) {
+        let name = name.trim_end_matches(".weight");
+        let rank = RANK.min(rows).min(columns);
+        factors.push((format!("{name}.lora_A.weight"), [rank, columns], draw(rank, columns)));
+        factors.push((format!("{name}.lora_B.weight"), [rows, rank], draw(rows, rank)));
+    }
+    let views = factors
+        .iter()
+        .map(|(name, shape, data)| Ok((name, TensorView::new(Dtype::BF16, shape.to_vec(), data)?)))
+        .collect::<Result<Vec<_>>>()?;
+    let told = [(LORA_ALPHA.to_owned(), "1".to_owned())].into();
+    Ok(safetensors::serialize(views, Some(told))?)
 }
 
 fn memory(given: &Measure) -> Result<Map<String, Value>> {
     let bundle = open(&given.bundle)?;
     let weights = part(&bundle, DECODER)?;
+    let adapter = bundle.read_optional(ADAPTER)?;
     let options = EngineOptions { threads: given.threads, ..EngineOptions::default() };
-    let decoder = TextDecoder::load(&bundle.manifest, &weights, options)?;
+    let decoder = TextDecoder::load(&bundle.manifest, &weights, adapter.as_deref(), options)?;
     let mut text = decoder.start()?;
     for at in (0..2048).step_by(CHUNK) {
         text.read(&tokens(at, at + CHUNK, bundle.manifest.decoder.vocab))?;
