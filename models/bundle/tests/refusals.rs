@@ -66,12 +66,16 @@ file = "tokenizer.json"
 
 [parts.chat_template]
 file = "chat_template.jinja"
+
+[parts.adapter]
+file = "weights/adapter.safetensors"
 "#;
 
 fn unsealed(manifest: &str) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("weights")).unwrap();
     fs::write(dir.path().join("weights/decoder.safetensors"), b"weights").unwrap();
+    fs::write(dir.path().join("weights/adapter.safetensors"), b"factors").unwrap();
     fs::write(dir.path().join("vision.onnx"), b"graph").unwrap();
     fs::write(dir.path().join("tokenizer.json"), b"{}").unwrap();
     fs::write(dir.path().join("chat_template.jinja"), b"{{ messages }}").unwrap();
@@ -140,6 +144,7 @@ fn a_flipped_byte_of_any_part_is_refused_with_the_part_and_both_hashes() {
         ("vision", "vision.onnx"),
         ("tokenizer", "tokenizer.json"),
         ("chat_template", "chat_template.jinja"),
+        ("adapter", "weights/adapter.safetensors"),
     ] {
         let dir = sealed();
         let path = dir.path().join(file);
@@ -160,6 +165,16 @@ fn a_part_that_changes_after_opening_is_not_handed_out() {
     assert!(matches!(bundle.read("vision"), Err(BundleError::WrongHash { .. })));
     fs::write(dir.path().join("vision.onnx"), b"grap").unwrap();
     assert!(matches!(bundle.read("vision"), Err(BundleError::WrongLength { .. })));
+}
+
+#[test]
+fn a_part_that_need_not_be_there_is_read_if_it_is_and_then_checked_like_the_others() {
+    let dir = sealed();
+    let bundle = Bundle::open(dir.path()).unwrap();
+    assert_eq!(bundle.read_optional("adapter").unwrap().as_deref(), Some(&b"factors"[..]));
+    assert_eq!(bundle.read_optional("golden").unwrap(), None);
+    fs::write(dir.path().join("weights/adapter.safetensors"), b"Factors").unwrap();
+    assert!(matches!(bundle.read_optional("adapter"), Err(BundleError::WrongHash { .. })));
 }
 
 #[test]

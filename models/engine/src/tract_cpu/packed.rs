@@ -125,12 +125,12 @@ impl Packed<'_> {
             .iter()
             .map(|(name, rows)| self.matrix(name, *rows, columns))
             .collect::<Result<Vec<_>, _>>()?;
-        let mut linear = Linear::new(products, self.with.clone());
-        if let Some(adapter) = self.adapter {
-            if let Some(low_rank) = low_rank(adapter, matrices, columns)? {
-                linear = linear.adapted(low_rank);
-            }
-        }
+        let linear = Linear::new(products, self.with.clone());
+        let added = self.adapter.map(|adapter| low_rank(adapter, matrices, columns));
+        let linear = match added.transpose()?.flatten() {
+            Some(added) => linear.adapted(added),
+            None => linear,
+        };
         wire(graph, name, linear, &[x])
     }
 }
