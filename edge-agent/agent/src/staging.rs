@@ -90,11 +90,8 @@ impl Offer {
         Ok(Self { source, catalogue, channel, release })
     }
 
-    fn indexes(&self) -> Result<Vec<Index>> {
-        let index = |name: String| -> Result<Index> {
-            Ok(Index::parse(&name, &self.catalogue.target(&self.source, &name)?)?)
-        };
-        self.release.files.iter().map(|file| index(file.index())).collect()
+    fn index(&self, name: &str) -> Result<Index> {
+        Ok(Index::parse(name, &self.catalogue.target(&self.source, name)?)?)
     }
 
     /// Files that are not there yet, as far as they are.
@@ -106,9 +103,9 @@ impl Offer {
                 bundle.manifest.parts.values().map(|part| bundle.dir.join(&part.file))
             })
             .collect();
-        let indexes = self.indexes()?;
-        let missing = self.release.files.iter().zip(&indexes).filter(|(file, _)| !parts.has(file));
-        missing.map(|(_, index)| Ok(parts.begin(index, &others)?)).collect()
+        // The index of a frozen base is larger than a small adapter.
+        let missing = self.release.files.iter().filter(|file| !parts.has(file));
+        missing.map(|file| Ok(parts.begin(&self.index(&file.index())?, &others)?)).collect()
     }
 
     /// What is said of it, for programs.
