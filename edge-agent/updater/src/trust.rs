@@ -102,10 +102,16 @@ impl Trust {
         Ok(())
     }
 
-    fn gathered(folder: &Path) -> Option<Self> {
-        let [root, timestamp, snapshot, targets] =
-            KEPT.map(|name| fs::read_to_string(folder.join(name)).ok());
-        Some(Self { root: root?, timestamp, snapshot, targets })
+    /// What TUF's client left there; `None`: no root. A file that cannot be read is an error and not one that is
+    /// not there: whoever forgot the last timestamp would believe an older one.
+    fn gathered(folder: &Path) -> io::Result<Option<Self>> {
+        let read = |name: &str| match fs::read_to_string(folder.join(name)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            read => read.map(Some),
+        };
+        let [root, timestamp, snapshot, targets] = KEPT.map(read);
+        let (timestamp, snapshot, targets) = (timestamp?, snapshot?, targets?);
+        Ok(root?.map(|root| Self { root, timestamp, snapshot, targets }))
     }
 }
 
@@ -170,7 +176,7 @@ impl Catalogue {
             .datastore(folder.path())
             .expiration_enforcement(enforced);
         let loaded = runtime.block_on(loader.load());
-        match (&loaded, Trust::gathered(folder.path())) {
+        match (&loaded, Trust::gathered(folder.path()).map_err(device)?) {
             (Ok(_), Some(verified)) => *trust = verified,
             // A newer root was signed by the one before it, whatever else is wrong.
             (Err(_), Some(verified)) if is_another(&verified.root, &trust.root) => {
@@ -238,10 +244,10 @@ impl Catalogue {
     }
 }
 
-/// Whether two texts of JSON say different things.
+/// Whether two texts of JSON say different things; what a disk that failed cut short says nothing.
 fn is_another(one: &str, other: &str) -> bool {
     let value = |text| serde_json::from_str::<serde_json::Value>(text).ok();
-    value(one) != value(other)
+    value(one).zip(value(other)).is_some_and(|(one, other)| one != other)
 }
 
 /// What an error of TUF's client means to people.
@@ -295,5 +301,30 @@ impl Transport for Bridge {
             Err(error) => return Err(failed(TransportErrorKind::Other, error.into())),
         };
         Ok(Box::pin(stream::iter([Ok(bytes)])))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_root_that_a_disk_cut_short_is_no_newer_one() {
+        let root = r#"{"signed": {"version": 1}}"#;
+        assert!(!is_another("", root) && !is_another(&root[..9], root));
+        assert!(!is_another(r#"{ "signed":{"version":1} }"#, root));
+        assert!(is_another(r#"{"signed": {"version": 2}}"#, root));
+    }
+
+    #[test]
+    fn metadata_that_cannot_be_read_is_not_taken_for_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let kept = Trust { timestamp: Some("{}".to_owned()), ..Trust::new("{}") };
+        kept.lay_out(folder.path()).unwrap();
+        assert_eq!(Trust::gathered(folder.path()).unwrap(), Some(kept));
+        fs::remove_file(folder.path().join("timestamp.json")).unwrap();
+        assert_eq!(Trust::gathered(folder.path()).unwrap(), Some(Trust::new("{}")));
+        fs::create_dir(folder.path().join("timestamp.json")).unwrap();
+        assert!(Trust::gathered(folder.path()).is_err());
     }
 }

@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 /// What goes onto the line at once: a few packets.
 const PIECE_BYTES: usize = 8 << 10;
+/// A line that stood still for longer, since nobody read, does not make up for it.
+const LATE_MAX: Duration = Duration::from_millis(100);
 
 /// What the line is like.
 #[derive(Clone, Copy, Debug)]
@@ -155,7 +157,7 @@ impl Line {
             }
             let now = left.min(PIECE_BYTES as u64) as usize;
             file.read_exact(&mut piece[..now]).ok()?;
-            self.wait_for(now);
+            self.wait_for(now, left == bytes);
             to.write_all(&piece[..now]).ok()?;
             served.bytes.fetch_add(now as u64, Relaxed);
             if asked.of_pack {
@@ -166,12 +168,14 @@ impl Line {
         Some(())
     }
 
-    /// Waits until so many bytes have gone through.
-    fn wait_for(&self, bytes: usize) {
+    /// Waits until so many bytes have gone through. A sleep ends late; within an answer the line makes up for that.
+    fn wait_for(&self, bytes: usize, is_first: bool) {
         let takes = Duration::from_secs_f64(bytes as f64 * 8.0 / self.terms.bits_per_s);
+        let late = if is_first { Duration::ZERO } else { LATE_MAX };
         let until = {
             let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-            *free = (*free).max(Instant::now()) + takes;
+            let now = Instant::now();
+            *free = (*free).max(now.checked_sub(late).unwrap_or(now)) + takes;
             *free
         };
         thread::sleep(until.saturating_duration_since(Instant::now()));
