@@ -215,7 +215,7 @@ impl Steps<'_> {
         let progress = fetch(&offer.source, &parts, &mut partials, pace, watch)?;
         for partial in partials {
             if let Err(error) = partial.finish() {
-                self.take(Input::Failed(error.to_string()))?;
+                self.cannot_be_used(error.into())?;
                 return Ok(progress.fetched);
             }
         }
@@ -228,13 +228,15 @@ impl Steps<'_> {
         let parts = Parts::open(&installed::folder(&self.config.device.data_dir))?;
         match parts.lay_out(&candidate.release) {
             Ok(_) => self.take(Input::LaidOut),
-            Err(error) => {
-                let error = anyhow::Error::from(error);
-                match is_of_device(&error) {
-                    true => Err(error),
-                    false => self.take(Input::Failed(one_line(&error))),
-                }
-            }
+            Err(error) => self.cannot_be_used(error.into()),
+        }
+    }
+
+    /// What is wrong with a policy speaks against it; a device that fails goes on another time.
+    fn cannot_be_used(&mut self, error: anyhow::Error) -> Result<()> {
+        match is_of_device(&error) {
+            true => Err(error),
+            false => self.take(Input::Failed(one_line(&error))),
         }
     }
 

@@ -304,18 +304,15 @@ impl Scenario {
                     Density::Few => spread(&all, 4),
                     Density::All => all
                         .iter()
-                        .filter(|(at, changes)| *changes || at % 4 == 0)
+                        .filter(|(at, changes)| *changes || at.is_multiple_of(8))
                         .map(|(at, _)| *at)
                         .collect(),
                 };
                 let survivals: &[Survival] = match (kind, density) {
                     (Kind::PowerCut, Density::Few) => &[Survival::Nothing, Survival::Some(1)],
-                    (Kind::PowerCut, Density::All) => &[
-                        Survival::Nothing,
-                        Survival::Some(1),
-                        Survival::Some(2),
-                        Survival::Some(3),
-                    ],
+                    (Kind::PowerCut, Density::All) => {
+                        &[Survival::Nothing, Survival::Some(1), Survival::Some(2)]
+                    }
                     _ => &[Survival::Everything],
                 };
                 let kept: &[bool] = if clock { &[false, true] } else { &[false] };
