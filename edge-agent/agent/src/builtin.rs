@@ -35,6 +35,14 @@ pub fn open(data_dir: &Path) -> Result<Bundle> {
     }
     fs::create_dir_all(&dir)
         .with_context(|| format!("cannot create '{}' for the built-in policy", dir.display()))?;
+    // A command beside a watch that just starts lays out the same files.
+    let lock = dir.with_file_name("lock");
+    let _one_at_a_time = fs::File::create(&lock)
+        .and_then(|file| file.lock().map(|()| file))
+        .with_context(|| format!("cannot lock '{}'", lock.display()))?;
+    if let Ok(bundle) = Bundle::open(&dir) {
+        return Ok(bundle);
+    }
     for (name, bytes) in NANO {
         let (path, part) = (dir.join(name), dir.join(format!("{name}.part")));
         fs::write(&part, bytes)
@@ -61,6 +69,7 @@ fn remove_others(dir: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::{collections::BTreeSet, thread};
 
     #[test]
     fn what_another_build_carried_goes_when_this_ones_is_laid_out() {
@@ -72,7 +81,20 @@ mod tests {
         let own = open(temp.path()).unwrap();
         let mut left: Vec<_> = fs::read_dir(bundles).unwrap().map(|e| e.unwrap().path()).collect();
         left.sort();
-        assert_eq!(left, [own.dir.with_file_name("mine"), own.dir.clone()]);
+        let expected =
+            [own.dir.with_file_name("lock"), own.dir.with_file_name("mine"), own.dir.clone()];
+        assert_eq!(left, expected);
         assert_eq!(open(temp.path()).unwrap().id(), own.id());
+    }
+
+    #[test]
+    fn whoever_comes_first_lays_it_out_and_all_find_it() {
+        let temp = tempfile::tempdir().unwrap();
+        thread::scope(|scope| {
+            let all: Vec<_> =
+                (0..16).map(|_| scope.spawn(|| open(temp.path()).map(|b| b.id()))).collect();
+            let ids = all.into_iter().map(|one| one.join().unwrap().unwrap());
+            assert_eq!(ids.collect::<BTreeSet<_>>().len(), 1);
+        });
     }
 }
