@@ -140,6 +140,15 @@ fn examine(path: &Path) -> Result<Found, LogError> {
             ));
         }
     }
+    match examine_database(path)? {
+        // A page that the disk did not give for a moment looks damaged, too, and does not at a second look.
+        Found::Unusable(_) => examine_database(path),
+        found => Ok(found),
+    }
+}
+
+/// What SQLite finds in a file that is a log by its first bytes.
+fn examine_database(path: &Path) -> Result<Found, LogError> {
     let wal_bytes = fs::metadata(&companions(path)[0]).map_or(0, |m| m.len());
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(path, flags)

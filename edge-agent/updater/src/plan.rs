@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 const STARTS_MAX: u32 = 2;
 
 /// Where an update stands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Stage {
     /// Nothing is to be done.
     #[default]

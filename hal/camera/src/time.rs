@@ -1,7 +1,10 @@
 //! Times and spans of time.
 
 use serde::{Deserialize, Serialize};
-use std::fmt;
+use std::{
+    fmt,
+    time::{Duration, SystemTime},
+};
 
 /// A moment on a camera's media clock, in µs since the boot epoch began. Monotonic within an epoch;
 /// says nothing about the time of day.
@@ -86,4 +89,11 @@ pub struct WallTime {
     pub unix_us: i64,
     /// How far to trust it.
     pub quality: ClockQuality,
+}
+
+impl From<WallTime> for SystemTime {
+    /// The same time, for libraries that take no other; before 1970 counts as 1970.
+    fn from(time: WallTime) -> Self {
+        Self::UNIX_EPOCH + Duration::from_micros(time.unix_us.max(0).unsigned_abs())
+    }
 }

@@ -487,7 +487,7 @@ impl Numbers {
 }
 
 fn now() -> SystemTime {
-    SystemTime::UNIX_EPOCH + Duration::from_micros(SystemClock.now().wall.unix_us as u64)
+    SystemClock.now().wall.into()
 }
 
 /// Bytes that do not compress.

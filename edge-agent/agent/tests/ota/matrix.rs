@@ -17,21 +17,10 @@ use std::{
     },
     thread,
 };
+use updater::Stage;
 
 /// A clock without a battery begins somewhere like this before now.
 const TWENTY_YEARS_S: i64 = 630_720_000;
-
-/// Where an update stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum State {
-    Idle,
-    Fetching,
-    Verified,
-    Staged,
-    Trial,
-    Committed,
-    RolledBack,
-}
 
 /// What fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,15 +34,15 @@ enum Kind {
 }
 
 /// The rows of the table: a state, of a policy that is good or of one that is not, and what stands there.
-const ROWS: [(State, bool, &str); 8] = [
-    (State::Idle, true, "**Idle**"),
-    (State::Fetching, true, "**Fetching**"),
-    (State::Verified, true, "**Verified**"),
-    (State::Staged, true, "**Staged**"),
-    (State::Trial, true, "**Trial**"),
-    (State::Committed, true, "**Committed**"),
-    (State::Trial, false, "**Trial** of a policy with other golden answers"),
-    (State::RolledBack, false, "**RolledBack**"),
+const ROWS: [(Stage, bool, &str); 8] = [
+    (Stage::Idle, true, "**Idle**"),
+    (Stage::Fetching, true, "**Fetching**"),
+    (Stage::Verified, true, "**Verified**"),
+    (Stage::Staged, true, "**Staged**"),
+    (Stage::Trial, true, "**Trial**"),
+    (Stage::Committed, true, "**Committed**"),
+    (Stage::Trial, false, "**Trial** of a policy with other golden answers"),
+    (Stage::RolledBack, false, "**RolledBack**"),
 ];
 const KINDS: [Kind; 6] =
     [Kind::Error, Kind::Kill, Kind::PowerCut, Kind::DiskFull, Kind::ClockBack, Kind::ClockForward];
@@ -71,20 +60,18 @@ impl Kind {
     }
 }
 
-impl State {
-    /// As of a sentence that the program says when it gets there.
-    fn told(sentence: &str) -> Option<Self> {
-        [
-            ("is being fetched", Self::Fetching),
-            ("has come", Self::Verified),
-            ("is laid out", Self::Staged),
-            ("is on trial", Self::Trial),
-            ("is the policy from now on", Self::Committed),
-            ("is not taken", Self::RolledBack),
-        ]
-        .into_iter()
-        .find_map(|(words, state)| sentence.contains(words).then_some(state))
-    }
+/// Where an update gets to as the program says this sentence.
+fn told(sentence: &str) -> Option<Stage> {
+    [
+        ("is being fetched", Stage::Fetching),
+        ("has come", Stage::Verified),
+        ("is laid out", Stage::Staged),
+        ("is on trial", Stage::Trial),
+        ("is the policy from now on", Stage::Committed),
+        ("is not taken", Stage::RolledBack),
+    ]
+    .into_iter()
+    .find_map(|(words, stage)| sentence.contains(words).then_some(stage))
 }
 
 /// At how many operations something fails.
@@ -115,11 +102,11 @@ struct Cell {
 }
 
 /// The table.
-pub struct Matrix(BTreeMap<(State, bool, Kind), Cell>);
+pub struct Matrix(BTreeMap<(Stage, bool, Kind), Cell>);
 
 /// A device, and what is offered to it.
 struct Scenario {
-    start: State,
+    start: Stage,
     device: PathBuf,
     before: Before,
     config: PathBuf,
@@ -140,7 +127,7 @@ struct Case<'a> {
 /// Operations of a run in which nothing failed.
 struct Rehearsal {
     /// Each with its state, and whether it changed something.
-    operations: Vec<(State, bool)>,
+    operations: Vec<(Stage, bool)>,
 }
 
 impl Matrix {
@@ -216,7 +203,7 @@ impl Matrix {
             for kind in KINDS {
                 let cell = &self.0[&(state, good, kind)];
                 let names = |set: &BTreeSet<String>| {
-                    let order = ROWS.iter().filter(|row| row.1 || row.0 == State::RolledBack);
+                    let order = ROWS.iter().filter(|row| row.1 || row.0 == Stage::RolledBack);
                     let names = order.map(|(state, ..)| format!("{state:?}"));
                     names.filter(|name| set.contains(name)).collect::<Vec<_>>().join(", ")
                 };
@@ -237,13 +224,13 @@ impl Matrix {
 fn scenarios(world: &World) -> Vec<Scenario> {
     let mut scenarios = vec![];
     for (config, id, end, good) in [
-        (&world.good, &world.new, State::Committed, true),
-        (&world.bad, &world.bad_id, State::RolledBack, false),
+        (&world.good, &world.new, Stage::Committed, true),
+        (&world.bad, &world.bad_id, Stage::RolledBack, false),
     ] {
         let after = Device::copied(&world.device, &world.folder(&format!("{end:?}")));
         after.apply(config, &Fault::none());
         assert_eq!(after.standing(config).stage, format!("{end:?}"));
-        for (start, device) in [(State::Idle, &world.device), (end, &after)] {
+        for (start, device) in [(Stage::Idle, &world.device), (end, &after)] {
             scenarios.push(Scenario {
                 start,
                 device: device.root.clone(),
@@ -268,7 +255,7 @@ impl Scenario {
             while (operations.len() as u64) <= entry.number && entry.sentence().is_none() {
                 operations.push((state, operations.len() as u64 == entry.number));
             }
-            if let Some(next) = entry.sentence().as_deref().and_then(State::told) {
+            if let Some(next) = entry.sentence().as_deref().and_then(told) {
                 while (operations.len() as u64) <= entry.number {
                     operations.push((state, false));
                 }
@@ -300,7 +287,15 @@ impl Scenario {
                     .collect();
                 let chosen: Vec<u64> = match density {
                     // In the midst of the state: a thread that syncs makes the operations a few more or less each time.
-                    _ if clock => all.get(all.len() / 2).map(|(at, _)| *at).into_iter().collect(),
+                    _ if clock => [1, 2, 3]
+                        .iter()
+                        .filter_map(|quarter| all.get(all.len() * quarter / 4))
+                        .map(|(at, _)| *at)
+                        .collect(),
+                    // Nothing happens there but that the log is read: none of that may cost it.
+                    Density::Few if (state, kind) == (Stage::Committed, Kind::Error) => {
+                        spread(&all, 64)
+                    }
                     Density::Few => spread(&all, 4),
                     Density::All => all
                         .iter()
@@ -346,7 +341,7 @@ impl std::fmt::Display for Case<'_> {
 
 impl Case<'_> {
     /// The state in which the fault came, where the device was found after it, and where it ended.
-    fn run(&self, world: &World, n: usize) -> Result<(State, String, String), String> {
+    fn run(&self, world: &World, n: usize) -> Result<(Stage, String, String), String> {
         let &Scenario { ref config, ref offered, good, .. } = self.scenario;
         let origin = self.scenario.device(world);
         let device = Device::copied(&origin, &world.folder(&format!("case-{n}")));
@@ -367,10 +362,8 @@ impl Case<'_> {
         }
         let account = Entry::read(&device.account());
         let before = account.iter().filter(|entry| entry.number < self.at);
-        let state = before
-            .filter_map(|e| State::told(&e.sentence()?))
-            .next_back()
-            .unwrap_or(self.scenario.start);
+        let state =
+            before.filter_map(|e| told(&e.sentence()?)).next_back().unwrap_or(self.scenario.start);
         let device = match self.kind {
             Kind::PowerCut => {
                 let after = Device::new(&world.folder(&format!("after-{n}")), &world.preload);

@@ -9,7 +9,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 use tempfile::TempDir;
 
@@ -166,7 +166,7 @@ impl Owner {
 }
 
 fn now() -> SystemTime {
-    SystemTime::UNIX_EPOCH + Duration::from_micros(SystemClock.now().wall.unix_us as u64)
+    SystemClock.now().wall.into()
 }
 
 fn wait<T>(future: impl Future<Output = T>) -> T {
