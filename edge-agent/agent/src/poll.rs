@@ -198,7 +198,7 @@ fn unix_s() -> i64 {
     parts::now().unix_us / 1_000_000
 }
 
-/// Sticks that are plugged in, each taken from once.
+/// Sticks that are plugged in, and have been asked since they are.
 #[derive(Default)]
 struct Sticks {
     known: Vec<PathBuf>,

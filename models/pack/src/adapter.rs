@@ -145,6 +145,8 @@ impl Adapter {
                 data.extend(bytes);
             }
         }
+        // Not by `safetensors::serialize`: it writes metadata in the order of a hash map, and the same adapter would have
+        // another hash each time.
         let mut file = Value::Object(header).to_string().into_bytes();
         file.resize(file.len().next_multiple_of(size_of::<u64>()), b' ');
         file.splice(..0, (file.len() as u64).to_le_bytes());
