@@ -36,10 +36,10 @@ pub fn open(data_dir: &Path) -> Result<Bundle> {
     fs::create_dir_all(&dir)
         .with_context(|| format!("cannot create '{}' for the built-in policy", dir.display()))?;
     // A command beside a watch that just starts lays out the same files.
-    let lock = dir.with_file_name("lock");
-    let _one_at_a_time = fs::File::create(&lock)
-        .and_then(|file| file.lock().map(|()| file))
-        .with_context(|| format!("cannot lock '{}'", lock.display()))?;
+    let all = dir.parent().unwrap_or(data_dir);
+    let _one_at_a_time = fs::File::open(all)
+        .and_then(|folder| folder.lock().map(|()| folder))
+        .with_context(|| format!("cannot lock '{}'", all.display()))?;
     if let Ok(bundle) = Bundle::open(&dir) {
         return Ok(bundle);
     }
@@ -81,9 +81,7 @@ mod tests {
         let own = open(temp.path()).unwrap();
         let mut left: Vec<_> = fs::read_dir(bundles).unwrap().map(|e| e.unwrap().path()).collect();
         left.sort();
-        let expected =
-            [own.dir.with_file_name("lock"), own.dir.with_file_name("mine"), own.dir.clone()];
-        assert_eq!(left, expected);
+        assert_eq!(left, [own.dir.with_file_name("mine"), own.dir.clone()]);
         assert_eq!(open(temp.path()).unwrap().id(), own.id());
     }
 
