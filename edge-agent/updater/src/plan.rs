@@ -17,6 +17,10 @@ use serde_json::{Value, json};
 
 /// A trial that has begun so often and never ended has failed: the policy takes the program down with it.
 const STARTS_MAX: u32 = 2;
+/// After so many policies in a row that were not kept, the device itself may be what is wrong: it waits.
+const FAILURES_MAX: u32 = 3;
+/// For so long, before it takes another one; after it a single failure is enough to wait again.
+const PENALTY_S: i64 = 86_400;
 
 /// Where an update stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -52,8 +56,14 @@ pub struct Slot {
 /// A policy that is on its way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Candidate {
+    /// The channel that offered it.
+    #[serde(default)]
+    pub channel: String,
     /// The channel's number that offered it.
     pub number: u64,
+    /// The wave in which the device is, counted from 1.
+    #[serde(default)]
+    pub wave: usize,
     /// What it is.
     pub release: Release,
 }
@@ -80,6 +90,12 @@ pub struct Plan {
     pub seed: u16,
     /// How often the trial has begun.
     pub starts: u32,
+    /// How many policies in a row failed here.
+    #[serde(default)]
+    pub failures: u32,
+    /// Since when it waits before it takes another one, for they were too many; in seconds since 1970.
+    #[serde(default)]
+    pub waits_since_unix_s: Option<i64>,
 }
 
 /// What happened.
@@ -150,6 +166,18 @@ impl Plan {
         self.active.as_ref().and_then(|slot| slot.release.as_ref())
     }
 
+    /// Whether an update stands where it stood in `other`; that a floor rose moves none.
+    pub fn stands_as(&self, other: &Self) -> bool {
+        let place =
+            |plan: &Self| (plan.stage, plan.number, plan.candidate.clone(), plan.active.clone());
+        place(self) == place(other)
+    }
+
+    /// Until when nothing new is taken, since too much failed; in seconds since 1970.
+    pub fn waits_until_unix_s(&self) -> Option<i64> {
+        self.waits_since_unix_s.map(|since| since.saturating_add(PENALTY_S))
+    }
+
     /// Releases whose files are needed.
     pub fn needs(&self) -> Vec<&Release> {
         let slots = [self.active.as_ref(), self.previous.as_ref().and_then(Option::as_ref)];
@@ -178,7 +206,7 @@ impl Plan {
             Input::Broke(why) => self.cut_off(&format!("since the device failed ({why})")),
             Input::CalledOff => self.called_off(),
             Input::Passed(seen) => self.passed(&seen),
-            Input::Failed(why) => self.failed(why),
+            Input::Failed(why) => self.failed_here(why),
             Input::GoBack { built_in } => self.go_back(built_in),
         }
     }
@@ -191,13 +219,8 @@ impl Plan {
         agent: &str,
         built_in: &str,
     ) -> (Self, Vec<Effect>) {
-        // A number that was followed is not followed again, however it ended, and no lower one ever.
-        let known = self.candidate.as_ref().is_some_and(|c| c.number == channel.number);
-        if channel.number < self.number || (channel.number == self.number && known) {
-            return (self, vec![]);
-        }
         // A trial decides about itself; the next offer waits for it.
-        if self.stage == Stage::Trial {
+        if channel.number < self.number || self.stage == Stage::Trial {
             return (self, vec![]);
         }
         if channel.halted && self.stage_is_underway() {
@@ -206,6 +229,11 @@ impl Plan {
             let say = self.say("waits: its rollout was halted");
             self.candidate = None;
             return (self, vec![say]);
+        }
+        // A number that was followed is not followed again, however it ended, and no lower one ever.
+        let known = self.candidate.as_ref().is_some_and(|c| c.number == channel.number);
+        if channel.number == self.number && known {
+            return (self, vec![]);
         }
         if Version::parse(&channel.floor) > Version::parse(&self.floor) {
             self.floor = channel.floor.clone();
@@ -231,7 +259,12 @@ impl Plan {
             )),
             () => None,
         };
-        let candidate = Candidate { number: channel.number, release: release.clone() };
+        let candidate = Candidate {
+            channel: channel.channel.clone(),
+            number: channel.number,
+            wave: channel.wave(self.seed).unwrap_or_default(),
+            release: release.clone(),
+        };
         if let Some(why) = refused {
             self.number = channel.number;
             (self.stage, self.candidate) = (Stage::Fetching, Some(candidate));
@@ -245,6 +278,22 @@ impl Plan {
                 return self.failed(why);
             }
             return (self, vec![]);
+        }
+        if self.failures >= FAILURES_MAX {
+            let Some(since) = self.waits_since_unix_s else {
+                self.waits_since_unix_s = Some(now);
+                let say = self.say_that_it_waits();
+                return (self, vec![say]);
+            };
+            if now < since {
+                // The clock was set back: it waits from here.
+                self.waits_since_unix_s = Some(now);
+                return (self, vec![]);
+            }
+            if now < since.saturating_add(PENALTY_S) {
+                return (self, vec![]);
+            }
+            (self.failures, self.waits_since_unix_s) = (FAILURES_MAX - 1, None);
         }
         self.number = channel.number;
         (self.stage, self.candidate, self.why) = (Stage::Fetching, Some(candidate), None);
@@ -276,7 +325,7 @@ impl Plan {
         }
         if self.starts >= STARTS_MAX {
             let why = format!("its trial was cut off {} times, now {how}", self.starts);
-            return self.failed(why);
+            return self.failed_here(why);
         }
         self.stage = Stage::Staged;
         let say = self.say(&format!("is to be tried again: its trial was cut off {how}"));
@@ -302,11 +351,20 @@ impl Plan {
         };
         self.previous = Some(self.active.replace(slot));
         (self.stage, self.starts) = (Stage::Committed, 0);
+        (self.failures, self.waits_since_unix_s) = (0, None);
         let mut say = self.say("is the policy from now on");
         if let Effect::Say { fields, .. } = &mut say {
             fields["trial"] = seen.clone();
         }
         (self, vec![say, Effect::Switch, Effect::Clear])
+    }
+
+    /// After something was tried of it.
+    fn failed_here(mut self, why: String) -> (Self, Vec<Effect>) {
+        if self.stage_is_underway() {
+            self.failures = self.failures.saturating_add(1);
+        }
+        self.failed(why)
     }
 
     fn failed(mut self, why: String) -> (Self, Vec<Effect>) {
@@ -336,16 +394,37 @@ impl Plan {
         (self.stage, self.why) = (Stage::RolledBack, Some("a person went back".to_owned()));
         let left = left.map_or_else(String::new, |slot| slot.bundle);
         let sentence = format!("the policy {left} was left, since a person went back");
-        let fields = json!({"stage": self.stage, "bundle": left, "number": self.number});
+        let mut fields = self.facts();
+        fields["bundle"] = left.into();
         (self, vec![Effect::Say { sentence, fields }, Effect::Switch, Effect::Clear])
     }
 
     fn say(&self, what: &str) -> Effect {
-        let bundle = self.candidate.as_ref().map_or("", |c| &c.release.bundle);
-        let fields = json!({
-            "stage": self.stage, "bundle": bundle, "number": self.number, "why": self.why,
-        });
+        let fields = self.facts();
+        let bundle = fields["bundle"].as_str().unwrap_or_default();
         Effect::Say { sentence: format!("the policy {bundle} {what}"), fields }
+    }
+
+    /// What an event of the newest update tells: the fleet server counts by them how a rollout goes.
+    fn facts(&self) -> Value {
+        let candidate = self.candidate.as_ref();
+        json!({
+            "stage": self.stage,
+            "bundle": candidate.map_or("", |c| &c.release.bundle),
+            "channel": candidate.map(|c| &c.channel),
+            "number": self.number,
+            "wave": candidate.map(|c| c.wave),
+            "why": self.why,
+        })
+    }
+
+    fn say_that_it_waits(&self) -> Effect {
+        let (hours, until) = (PENALTY_S / 3600, self.waits_until_unix_s());
+        let sentence = format!(
+            "no new policy is taken for {hours} hours, since {} in a row failed on this device",
+            self.failures
+        );
+        Effect::Say { sentence, fields: json!({"failures": self.failures, "until_unix_s": until}) }
     }
 }
 

@@ -95,17 +95,26 @@ impl Channel {
         rules.iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, why)| Err(why))
     }
 
+    /// The wave of the device of this seed, counted from 1; `None`: the waves end before it. Without waves all
+    /// devices are in the first.
+    pub fn wave(&self, seed: u16) -> Option<usize> {
+        if self.waves.is_empty() {
+            return Some(1);
+        }
+        let place = f64::from(seed % SEEDS) / f64::from(SEEDS);
+        self.waves.iter().position(|wave| place < wave.share).map(|index| index + 1)
+    }
+
     /// Whether the device of this seed may take the release at `now`, in seconds since 1970.
     pub fn admits(&self, seed: u16, now_unix_s: i64) -> Admission {
         if self.halted {
             return Admission::Never;
         }
-        let place = f64::from(seed % SEEDS) / f64::from(SEEDS);
-        let after = match self.waves.is_empty() {
-            true => Some(0),
-            false => self.waves.iter().find(|wave| place < wave.share).map(|wave| wave.after_s),
+        let after = match (self.waves.is_empty(), self.wave(seed)) {
+            (true, _) => 0,
+            (false, Some(number)) => self.waves[number - 1].after_s,
+            (false, None) => return Admission::Never,
         };
-        let Some(after) = after else { return Admission::Never };
         let from = self.start_unix_s.saturating_add(i64::try_from(after).unwrap_or(i64::MAX));
         if now_unix_s >= from { Admission::Now } else { Admission::From(from) }
     }

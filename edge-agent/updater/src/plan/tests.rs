@@ -170,6 +170,73 @@ fn a_rollout_that_is_halted_stops_where_it_is_and_can_be_taken_up_again() {
 }
 
 #[test]
+fn a_rollout_that_the_fleet_server_halts_stops_under_its_own_number_and_goes_on_under_it() {
+    let new = release("0.2.0", 'a');
+    let open = channel(1, &new);
+    let (plan, _) = offered(Plan::default(), &open, &new);
+    let halted = Channel { halted: true, ..open.clone() };
+    let (plan, said) = offered(plan, &halted, &new);
+    assert_eq!((plan.stage, said.len()), (Stage::Idle, 1));
+    assert_eq!(offered(plan.clone(), &halted, &new), (plan.clone(), vec![]));
+    assert_eq!(offered(plan, &open, &new).0.stage, Stage::Fetching);
+}
+
+#[test]
+fn after_three_policies_in_a_row_that_failed_a_device_waits_for_a_day() {
+    let offered_at = |plan: Plan, number: u64, now_unix_s: i64| {
+        let release = release(&format!("0.{number}.0"), 'a');
+        let channel = &channel(number, &release);
+        plan.step(Input::Offered {
+            channel,
+            release: &release,
+            now_unix_s,
+            agent: "0.1.0",
+            built_in: BUILT_IN,
+        })
+    };
+    let failed = |plan: Plan| plan.step(Input::Failed("it is no good".to_owned())).0;
+    let mut plan = Plan::default();
+    for number in 2..5 {
+        plan = failed(offered_at(plan, number, 1_000).0);
+    }
+    let (waits, said) = offered_at(plan, 5, 2_000);
+    assert_eq!((waits.stage, waits.failures), (Stage::RolledBack, 3));
+    assert!(
+        matches!(&said[..], [Effect::Say { sentence, .. }] if sentence.contains("for 24 hours"))
+    );
+    assert_eq!(waits.waits_until_unix_s(), Some(2_000 + 86_400));
+    assert_eq!(offered_at(waits.clone(), 5, 88_399), (waits.clone(), vec![]), "told once");
+    // A clock that was set back by years lets it wait for a day, not for years.
+    let (back, _) = offered_at(waits.clone(), 5, 10);
+    assert_eq!(back.waits_until_unix_s(), Some(10 + 86_400));
+    let (next, _) = offered_at(waits, 5, 88_400);
+    assert_eq!(next.stage, Stage::Fetching);
+    assert_eq!(offered_at(failed(next.clone()), 6, 88_401).0.waits_since_unix_s, Some(88_401));
+    let mut kept = next;
+    for input in [Input::Fetched, Input::LaidOut, Input::TrialBegins, Input::Passed(Value::Null)] {
+        kept = kept.step(input).0;
+    }
+    assert_eq!((kept.failures, kept.waits_since_unix_s), (0, None));
+}
+
+#[test]
+fn an_event_names_the_wave_that_its_device_is_in() {
+    let new = release("0.2.0", 'a');
+    let waves = vec![Wave { after_s: 0, share: 0.25 }, Wave { after_s: 1, share: 0.5 }];
+    let offered_to = |seed: u16| {
+        let channel = Channel { waves: waves.clone(), ..channel(1, &new) };
+        let (_, said) = offered(Plan { seed, ..Plan::default() }, &channel, &new);
+        said.into_iter().find_map(|effect| match effect {
+            Effect::Say { fields, .. } => Some((fields["channel"].clone(), fields["wave"].clone())),
+            _ => None,
+        })
+    };
+    assert_eq!(offered_to(0), Some((json!("stable"), json!(1))));
+    assert_eq!(offered_to(600), Some((json!("stable"), json!(2))));
+    assert_eq!(offered_to(1_500), None, "no wave has it");
+}
+
+#[test]
 fn a_device_waits_for_its_wave_and_for_a_program_that_is_new_enough() {
     let new = release("0.2.0", 'a');
     let late = Plan { seed: 2000, ..Plan::default() };
