@@ -4,6 +4,7 @@ mod body;
 mod enrolment;
 mod events;
 mod evidence;
+mod halts;
 mod refusal;
 
 pub use refusal::{ApiError, Away};
@@ -36,6 +37,8 @@ pub struct Server {
     pub evidence: Evidence,
     /// The most bytes of evidence that a device may send on a day; 0 is no bound.
     pub evidence_per_day: u64,
+    /// From this share of devices on that did not keep a policy its rollout is halted; 0 is never.
+    pub halt_share: f64,
     /// The counters.
     pub metrics: Metrics,
     /// Requests that may be in work at the same time.
@@ -96,6 +99,7 @@ pub fn router(server: &Shared) -> Router {
         .route("/v1/events", post(events::receive))
         .route("/v1/events/committed", get(events::committed))
         .route("/v1/evidence/{hash}", head(evidence::presence).patch(evidence::upload))
+        .route("/v1/halts", get(halts::halts))
         .route("/v1/health", get(health))
         .route("/metrics", get(metrics))
         .merge(pages::router(server))
@@ -137,6 +141,7 @@ async fn measured(
         Some("/v1/events") => "events",
         Some("/v1/events/committed") => "committed",
         Some("/v1/evidence/{hash}") => "evidence",
+        Some("/v1/halts") => "halts",
         Some("/v1/health") => "health",
         Some("/metrics") => "metrics",
         Some(_) => "pages",

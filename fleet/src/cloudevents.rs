@@ -11,6 +11,7 @@ mod tests;
 use crate::ids::{ContentHash, DeviceId, Epoch, EventId};
 use crate::ledger::SEQ_MAX;
 use crate::moment::Moment;
+use release::is_label;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
@@ -26,6 +27,13 @@ pub const BATCH_EVENTS_MAX: usize = 1000;
 pub const EVENT_BYTES_MAX: usize = 64 << 10;
 /// The label of a health event whose `fields.seqs` will never be sent.
 const EVENTS_DROPPED: &str = "events dropped";
+/// The label of a health event that tells where the update of a device's policy stands.
+const POLICY: &str = "policy";
+/// The longest id of a bundle, and the longest reason, in bytes; more of a reason is cut off.
+const BUNDLE_MAX: usize = 200;
+const WHY_MAX: usize = 500;
+/// The most waves that a channel may have.
+const WAVES_MAX: u64 = 64;
 /// The most stretches that one drop event may name: as many as fit into [`EVENT_BYTES_MAX`].
 const DROPPED_SPANS_MAX: usize = 16_384;
 
@@ -73,6 +81,25 @@ pub struct Change {
     pub dataref: Option<ContentHash>,
     /// Stretches of seqs, both ends included, that will never be sent.
     pub dropped: Vec<(u64, u64)>,
+    /// Where an update of the device's policy stands, if it tells of one.
+    pub policy: Option<PolicyStep>,
+}
+
+/// Where a device stands with what a channel offers it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyStep {
+    /// The channel.
+    pub channel: String,
+    /// The channel's number.
+    pub number: i64,
+    /// The policy, `name@version+hash`.
+    pub bundle: String,
+    /// The wave that the device is in, from 1; 0 if it does not say.
+    pub wave: i32,
+    /// How far it is.
+    pub stage: Stage,
+    /// Why it was not kept.
+    pub why: Option<String>,
 }
 
 /// JSON as its text: as a tree, a batch of zeros would be thirty times as large.
@@ -127,6 +154,25 @@ macro_rules! words {
     };
 }
 
+words!(
+    /// How far an update is.
+    Stage {
+        /// It waits, since its rollout was halted.
+        Idle = "Idle",
+        /// Its files are coming.
+        Fetching = "Fetching",
+        /// They are there.
+        Verified = "Verified",
+        /// They are a bundle.
+        Staged = "Staged",
+        /// It is tried.
+        Trial = "Trial",
+        /// It is the device's policy.
+        Committed = "Committed",
+        /// It is not.
+        RolledBack = "RolledBack",
+    }
+);
 words!(
     /// What an event is about.
     Kind {
@@ -326,6 +372,7 @@ impl Event {
             true => self.dropped()?,
             false => Vec::new(),
         };
+        let policy = self.policy_step(kind, &label);
         let data = Data::of(&self.attributes.remove("data").unwrap_or_default())
             .map_err(|e| Refusal::Syntax { index: self.index, reason: e.to_string() })?;
         let change = Change {
@@ -345,6 +392,7 @@ impl Event {
             data,
             dataref,
             dropped,
+            policy,
         };
         Ok((epoch, change))
     }
@@ -452,6 +500,26 @@ impl Event {
                 expected: "pairs [first, last] of seqs from 1, first not above last".into(),
             }),
         }
+    }
+
+    /// What it says of an update. That it says nothing that is understood is no fault: the event is stored all the same.
+    fn policy_step(&self, kind: Kind, label: &str) -> Option<PolicyStep> {
+        if kind != Kind::Health || label != POLICY {
+            return None;
+        }
+        let fields = &self.value("data.fields");
+        let bundle = fields["bundle"].as_str().filter(|id| (1..=BUNDLE_MAX).contains(&id.len()))?;
+        let why =
+            fields["why"].as_str().map(|why| why[..why.floor_char_boundary(WHY_MAX)].to_owned());
+        let wave = fields["wave"].as_u64().filter(|wave| *wave <= WAVES_MAX).unwrap_or_default();
+        Some(PolicyStep {
+            channel: fields["channel"].as_str().filter(|name| is_label(name))?.to_owned(),
+            number: i64::try_from(fields["number"].as_u64()?).ok()?,
+            bundle: bundle.to_owned(),
+            wave: i32::try_from(wave).unwrap_or_default(),
+            stage: Stage::parse(fields["stage"].as_str()?)?,
+            why,
+        })
     }
 
     fn wrong<T>(&self, key: &str, expected: &str) -> Result<T, Refusal> {

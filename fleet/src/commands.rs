@@ -1,6 +1,7 @@
 //! The command line.
 
 mod repo;
+mod rollout;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
@@ -11,6 +12,7 @@ use fleet::serve::{Limits, listen};
 use fleet::users::{COMMAND_LINE, Role};
 use fleet::{devices, enrolment, moment, users};
 use repo::RepoCommand;
+use rollout::RolloutCommand;
 use serde_json::json;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
@@ -39,6 +41,9 @@ enum Command {
     /// People who may use the pages.
     #[command(subcommand)]
     User(UserCommand),
+    /// How policies are rolled out, wave by wave: what the cameras tell, and whether it goes on.
+    #[command(subcommand)]
+    Rollout(RolloutCommand),
     /// The repository that cameras update their policies from: plain files for any web server or a stick.
     ///
     /// A policy goes the way `add` (packs and prepares it, without keys), `sign` (where the offline key of the
@@ -88,6 +93,10 @@ struct ServeArguments {
         value_parser = clap::value_parser!(u64).range(..=1 << 30)
     )]
     evidence_per_day: u64,
+    /// Halt the rollout of a policy once this share of the cameras that tried it did not keep it, 0 to 1, and three
+    /// cameras at least; 0 never halts.
+    #[arg(long, value_name = "SHARE", default_value_t = Limits::default().halt_share, value_parser = share)]
+    halt_share: f64,
     /// Where to listen.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8443")]
     listen: SocketAddr,
@@ -172,6 +181,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
             Command::Enrol(arguments) => enrol(arguments).await,
             Command::Devices(arguments) => list(arguments).await,
             Command::Revoke(arguments) => revoke(arguments).await,
+            Command::Rollout(command) => rollout::run(command).await,
             Command::User(UserCommand::Add(arguments)) => add_user(arguments).await,
             Command::Repo(command) => repo::run(command).await,
         }
@@ -185,6 +195,7 @@ async fn serve(arguments: ServeArguments) -> Result<()> {
         bodies: arguments.bodies.max(1),
         database: arguments.database_connections.max(1),
         evidence_per_day: arguments.evidence_per_day << 20,
+        halt_share: arguments.halt_share,
     };
     let database = arguments.database.prepared(limits.database)?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -240,15 +251,18 @@ async fn list(arguments: DevicesArguments) -> Result<()> {
     }
 }
 
+fn rfc3339(time: SystemTime) -> String {
+    moment::shown(time).replace(' ', "T") + "Z"
+}
+
 fn as_json(device: &devices::Device) -> serde_json::Value {
-    let time = |time: SystemTime| moment::shown(time).replace(' ', "T") + "Z";
     json!({
         "device": device.id,
         "name": device.name,
         "agent": device.agent,
-        "enrolled": time(device.enrolled),
-        "revoked": device.revoked.map(time),
-        "seen": device.seen.map(time),
+        "enrolled": rfc3339(device.enrolled),
+        "revoked": device.revoked.map(rfc3339),
+        "seen": device.seen.map(rfc3339),
         "events": device.events,
         "dropped": device.dropped,
         "missing": device.missing,
@@ -266,6 +280,11 @@ fn as_line(device: &devices::Device) -> String {
         "{}  last seen {seen}, {} events, {} missing, {} dropped{revoked}  {name}",
         device.id, device.events, device.missing, device.dropped
     )
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+    number.ok_or_else(|| "a share is a number from 0 to 1".to_owned())
 }
 
 async fn revoke(arguments: RevokeArguments) -> Result<()> {

@@ -17,8 +17,11 @@ use tokio_postgres::{Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 /// The schema, in the order in which it grew. What is here never changes; a change is a new entry.
-const MIGRATIONS: &[&str] =
-    &[include_str!("database/0001_begin.sql"), include_str!("database/0002_evidence_day.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("database/0001_begin.sql"),
+    include_str!("database/0002_evidence_day.sql"),
+    include_str!("database/0003_rollout.sql"),
+];
 
 /// What only one process at a time does: change the schema, make a partition. Any number does, so long
 /// as no other program on the same database takes it: these are the bytes of "lookback".

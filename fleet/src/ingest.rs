@@ -4,6 +4,7 @@ use crate::cloudevents::{Batch, Change, Kind};
 use crate::database::{Database, DatabaseError, lacks_partition};
 use crate::ids::{DeviceId, Epoch};
 use crate::ledger::{Ledger, TooManyStretches};
+use crate::rollouts;
 use deadpool_postgres::{Client, Transaction};
 use std::time::SystemTime;
 use tokio_postgres::types::Json;
@@ -118,6 +119,7 @@ async fn attempt(
             false => error.into(),
         });
     }
+    rollouts::note(&tx, device, &batch.epoch, &new).await?;
     write(&tx, device, &batch.epoch, &ledger, ledger.ahead() != before.ahead(), &new).await?;
     tx.commit().await?;
     Ok(Receipt {

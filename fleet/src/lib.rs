@@ -3,7 +3,7 @@
 //! The path of an event, each arrow one module:
 //! [`serve`] (TLS, limits) → [`api`] (routes of the cameras) → [`cloudevents`] (what the bytes mean) →
 //! [`ingest`] (one transaction; what is new is [`ledger`]'s decision) → PostgreSQL → the answer. The
-//! operator's side: [`search`] and [`devices`] read, [`pages`] shows. The [`repository`] of policies is made
+//! operator's side: [`search`], [`devices`] and [`rollouts`] read, [`pages`] shows. The [`repository`] of policies is made
 //! of plain files and needs none of these.
 //!
 //! What holds:
@@ -28,6 +28,7 @@ pub mod metrics;
 pub mod moment;
 pub mod pages;
 pub mod repository;
+pub mod rollouts;
 pub mod search;
 pub mod secret;
 pub mod serve;

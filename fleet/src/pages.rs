@@ -5,6 +5,7 @@ mod devices;
 mod events;
 mod layout;
 mod login;
+mod policies;
 mod refusal;
 mod story;
 
@@ -43,6 +44,9 @@ pub fn router(server: &Shared) -> Router<Shared> {
         .route("/events", get(events::list))
         .route("/events/{device}/{event}", get(events::one))
         .route("/evidence/{hash}", get(events::evidence))
+        .route("/policies", get(policies::list))
+        .route("/policies/halt", post(policies::halt))
+        .route("/policies/resume", post(policies::resume))
         .route("/audit", get(devices::audit))
         .route("/style.css", get(layout::style))
         .layer(DefaultBodyLimit::max(FORM_BYTES_MAX))

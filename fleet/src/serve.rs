@@ -47,6 +47,8 @@ pub struct Limits {
     pub database: usize,
     /// Bytes of evidence that a device may send on a day; 0 is no bound.
     pub evidence_per_day: u64,
+    /// The share of devices that do not keep a policy from which on its rollout is halted; 0 is never.
+    pub halt_share: f64,
 }
 
 impl Default for Limits {
@@ -60,6 +62,7 @@ impl Default for Limits {
             bodies: 256,
             database: 16,
             evidence_per_day: 2 << 30,
+            halt_share: 0.1,
         }
     }
 }
@@ -122,6 +125,7 @@ pub async fn listen(
         authority,
         evidence,
         evidence_per_day: limits.evidence_per_day,
+        halt_share: limits.halt_share,
         metrics: Metrics::default(),
         work: Semaphore::new(limits.requests),
         bodies: Semaphore::new(limits.bodies),

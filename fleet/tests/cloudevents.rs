@@ -168,6 +168,7 @@ prop_compose! {
             camera: (kind == Kind::Incident).then_some(camera), label, score, sentence,
             start, end, clock, recorded, data: Data::of(&data).unwrap(),
             dataref: dataref.as_deref().and_then(ContentHash::parse), dropped,
+            policy: None,
         }
     }
 }

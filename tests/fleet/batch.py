@@ -1,4 +1,5 @@
-"""`batch.py incidents DEVICE EPOCH SEQ...` or `batch.py dropped DEVICE EPOCH SEQ SPANS`: a batch on stdout."""
+"""`batch.py incidents DEVICE EPOCH SEQ...`, `batch.py dropped DEVICE EPOCH SEQ SPANS` or
+`batch.py policy DEVICE EPOCH SEQ FIELDS`: a batch on stdout."""
 
 import json
 import os
@@ -43,19 +44,31 @@ def incident(device, epoch, seq):
     }
 
 
-def dropped(device, epoch, seq, spans):
-    """The event that says which seqs will never come."""
+def health(device, epoch, seq, label, sentence, fields):
+    """Something that happened to the device."""
     return envelope(device, epoch, seq) | {
         "type": "dev.lookback.health",
-        "data": {"id": f"{epoch[-8:]}{seq:08}", "kind": "health", "label": "events dropped", "score": None,
-                 "sentence": "3 events were dropped.", "end": "2026-11-03T12:34:56.789Z", "trajectory": None,
-                 "fields": {"seqs": spans}},
+        "data": {"id": f"{epoch[-8:]}{seq:08}", "kind": "health", "label": label, "score": None,
+                 "sentence": sentence, "end": "2026-11-03T12:34:56.789Z", "trajectory": None,
+                 "fields": fields},
     }
+
+
+def dropped(device, epoch, seq, spans):
+    """The event that says which seqs will never come."""
+    return health(device, epoch, seq, "events dropped", "3 events were dropped.", {"seqs": spans})
+
+
+def policy(device, epoch, seq, fields):
+    """The event that says where an update stands."""
+    return health(device, epoch, seq, "policy", "the policy goes its way", fields)
 
 
 what, device, epoch, *rest = sys.argv[1:]
 if what == "incidents":
     batch = [incident(device, epoch, int(seq)) for seq in rest]
+elif what == "policy":
+    batch = [policy(device, epoch, int(rest[0]), json.loads(rest[1]))]
 else:
     batch = [dropped(device, epoch, int(rest[0]), json.loads(rest[1]))]
 json.dump(batch, sys.stdout)

@@ -30,6 +30,9 @@ pub struct Record {
     pub trust: Option<Trust>,
     /// When the time was last known for sure, in seconds since 1970.
     pub sure_unix_s: i64,
+    /// Numbers of the channel whose rollout the fleet server had halted when it last answered.
+    #[serde(default)]
+    pub halted: Vec<u64>,
 }
 
 /// Where what was fetched is kept.

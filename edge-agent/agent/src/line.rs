@@ -76,6 +76,14 @@ impl Line {
         Ok(Some(Self { identity, options, log, store }))
     }
 
+    /// The numbers of `channel` whose rollout its server has halted.
+    ///
+    /// # Errors
+    /// If it does not say.
+    pub fn halted(&self, channel: &str) -> Result<Vec<u64>> {
+        Ok(Https::new(&self.identity, PATIENCE)?.halted(channel)?)
+    }
+
     /// Whom it reports to, and as whom.
     pub fn describe(&self) -> String {
         format!("{} as {}", self.identity.server, self.identity.device)

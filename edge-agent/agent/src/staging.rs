@@ -4,6 +4,7 @@ use crate::{
     builtin,
     config::Config,
     installed::{self, Ledger, Record},
+    line::Line,
     machine, one_line, parts,
 };
 use anyhow::{Context, Result, bail};
@@ -44,6 +45,12 @@ impl Offer {
         if config.update.repository.is_empty() {
             bail!("there is no repository of policies: name one in [update] repository");
         }
+        match halted(config) {
+            Ok(Some(numbers)) => record.halted = numbers,
+            Ok(None) => record.halted.clear(),
+            // What it said last goes on to count: a server that is away must not keep policies away, nor free one.
+            Err(error) => tracing::debug!("which rollouts are halted is not known: {error:#}"),
+        }
         Self::ask_at(&config.update.repository, config, record)
     }
 
@@ -77,7 +84,9 @@ impl Offer {
         }
         let catalogue = opened?;
         let target = catalogue.target(&source, &Channel::target(&c.channel))?;
-        let channel = Channel::parse(&c.channel, &target)?;
+        let mut channel = Channel::parse(&c.channel, &target)?;
+        // Whoever can halt can keep a policy away and nothing else, so it needs no key.
+        channel.halted |= record.halted.contains(&channel.number);
         let target = catalogue.target(&source, &channel.release)?;
         let release = Release::parse(&channel.release, &target)?;
         if release.bundle != channel.bundle {
@@ -111,8 +120,9 @@ impl Offer {
     /// What is said of it, for programs.
     pub fn told(&self, record: &Record, built_in: &str) -> Value {
         let now = parts::now().unix_us / 1_000_000;
+        let waits = record.plan.waits_until_unix_s().filter(|until| now < *until);
         let (admission, from) = match self.channel.admits(record.plan.seed, now) {
-            Admission::Now => ("now", None),
+            Admission::Now => (if waits.is_some() { "waits" } else { "now" }, waits),
             Admission::From(unix_s) => ("later", Some(unix_s)),
             Admission::Never => ("never", None),
         };
@@ -132,6 +142,11 @@ impl Offer {
             "expires_unix_s": self.catalogue.expires_unix_s(),
         })
     }
+}
+
+/// What the fleet server of this device has halted; `None`: it reports to nobody.
+fn halted(config: &Config) -> Result<Option<Vec<u64>>> {
+    Line::of(config)?.map(|line| line.halted(&config.update.channel)).transpose()
 }
 
 /// The policy that the program carries.

@@ -78,6 +78,14 @@ fn check(config: &Config, json: bool, out: &mut dyn Write) -> Result<()> {
                 "{offered} is there for this device, which runs {runs}, from {} on",
                 rfc3339(&told["admitted_from_unix_s"])
             ),
+            (true, "waits") => format!(
+                "{offered} is there, and this device, which runs {runs}, takes nothing new until {}: too many in \
+                 a row failed on it, and `lookback events` says how",
+                rfc3339(&told["admitted_from_unix_s"])
+            ),
+            _ if told["halted"] == true => {
+                format!("{offered} is there, and its rollout is halted; this device runs {runs}")
+            }
             _ => format!("{offered} is there, and not for this device, which runs {runs}"),
         };
         return Ok(writeln!(out, "{line}")?);
@@ -133,7 +141,7 @@ fn apply(config: &Config, json: bool, out: &mut dyn Write) -> Result<()> {
         anyhow::anyhow!("{error:#}; what came is kept, and `lookback update apply` goes on with it")
     })?;
     steps.try_it()?;
-    let changed = record.plan != before;
+    let changed = !record.plan.stands_as(&before);
     let mut told = standing(config, &record)?;
     told["changed"] = changed.into();
     told["fetched"] = fetched.into();

@@ -96,6 +96,26 @@ impl Https {
         Ok(Self { agent: client(&ca, Some(own), patience), server: identity.server.clone() })
     }
 
+    /// The numbers of `channel` whose rollout the server has halted: no device should begin it.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub fn halted(&self, channel: &str) -> Result<Vec<u64>, Failure> {
+        let url = format!("{}/v1/halts?channel={channel}", self.server);
+        let answer = self.agent.get(url).call().map_err(|e| self.unreachable(&e))?;
+        if answer.status().as_u16() != 200 {
+            return Err(self.failure(answer));
+        }
+        #[derive(Deserialize)]
+        struct Halts {
+            halted: Vec<u64>,
+        }
+        let body = read(answer).map_err(|why| self.nonsense(why))?;
+        let halts: Halts =
+            serde_json::from_slice(&body).map_err(|e| self.nonsense(e.to_string()))?;
+        Ok(halts.halted)
+    }
+
     fn unreachable(&self, error: &ureq::Error) -> Failure {
         Failure::Unreachable { server: self.server.clone(), why: error.to_string() }
     }

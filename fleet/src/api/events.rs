@@ -7,6 +7,7 @@ use crate::database::in_time;
 use crate::ids::Epoch;
 use crate::ingest;
 use crate::metrics::Metrics;
+use crate::rollouts;
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode};
@@ -35,6 +36,11 @@ pub(super) async fn receive(
     Metrics::add(&server.metrics.events_stored, receipt.stored as u64);
     Metrics::add(&server.metrics.events_repeated, receipt.repeated as u64);
     tracing::debug!(%device, epoch = %batch.epoch, ?receipt, "batch committed");
+    // After the commit, so that it counts what all replicas have stored. The batch is safe whatever comes of this.
+    let ruled = rollouts::stop_rule(&server.database, &batch.changes, server.halt_share);
+    if let Err(error) = in_time(ruled).await {
+        tracing::warn!("whether a rollout is to be halted is not known: {error}");
+    }
     Ok(mark(receipt.committed, &batch.epoch))
 }
 

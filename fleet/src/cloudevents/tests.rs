@@ -77,6 +77,42 @@ fn a_drop_event_names_what_will_never_come() {
 }
 
 #[test]
+fn an_update_is_told_by_what_makes_sense_and_by_nothing_else() {
+    let told = |label: &str, fields: Value| {
+        let mut event = dropped(json!([[1, 1]]));
+        event["data"]["label"] = json!(label);
+        event["data"]["fields"] = fields;
+        parse(&[event]).unwrap().changes.remove(0).policy
+    };
+    let fields = json!({
+        "stage": "RolledBack", "bundle": "nano@0.2.0+aa", "channel": "stable", "number": 7, "wave": 2,
+        "why": "é".repeat(400),
+    });
+    let step = told("policy", fields.clone()).unwrap();
+    assert_eq!((step.stage, step.number, step.wave), (Stage::RolledBack, 7, 2));
+    assert_eq!(step.why.as_deref().map(str::len), Some(500), "a reason has its bounds");
+    assert_eq!(told("events kept", fields.clone()), None);
+    for (key, wrong) in [
+        ("stage", json!("Flying")),
+        ("bundle", json!("")),
+        ("bundle", json!("b".repeat(201))),
+        ("channel", json!("a b")),
+        ("channel", Value::Null),
+        ("number", json!(-1)),
+        ("number", json!(u64::MAX)),
+        ("number", json!(1.5)),
+    ] {
+        let mut broken = fields.clone();
+        broken[key] = wrong;
+        assert_eq!(told("policy", broken), None, "{key}");
+    }
+    let mut beyond = fields;
+    beyond["wave"] = json!(65);
+    assert_eq!(told("policy", beyond).unwrap().wave, 0);
+    assert_eq!(told("policy", Value::Null), None);
+}
+
+#[test]
 fn every_broken_key_is_named_with_the_number_of_its_event() {
     for (key, value) in [
         ("specversion", json!("0.3")),

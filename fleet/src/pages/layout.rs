@@ -26,6 +26,7 @@ pub(super) fn page(title: &str, session: Option<&Session>, content: Markup) -> H
                         nav {
                             a href="/events" { "Events" } " "
                             a href="/devices" { "Devices" } " "
+                            a href="/policies" { "Policies" } " "
                             a href="/audit" { "Audit log" }
                         }
                         form method="post" action="/logout" {
