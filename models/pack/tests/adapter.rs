@@ -1,55 +1,17 @@
 //! An adapter kept as a part of its own: beside a base that stays as it is, and replaced by another.
 
+mod common;
+
 use bundle::{ADAPTER, Bundle, DECODER, GOLDEN};
+use common::{Folder, models, refused, succeeds};
 use engine::{EngineOptions, TextDecoder, cosine};
 use kernels::Aligned;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
-use std::{
-    fs,
-    path::Path,
-    process::{Command, Output},
-    sync::Arc,
-};
-use tempfile::TempDir;
-
-fn models(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_lookback-models")).args(arguments).output().unwrap()
-}
-
-#[track_caller]
-fn succeeds(arguments: &[&str]) {
-    let output = models(arguments);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-}
-
-/// The one line that a refusal says.
-#[track_caller]
-fn refused(arguments: &[&str]) -> String {
-    let output = models(arguments);
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(!output.status.success() && said.lines().count() == 1, "{said}");
-    said
-}
-
-struct Folder(TempDir);
+use std::{fs, path::Path, sync::Arc};
 
 impl Folder {
-    /// With a tiny random checkpoint in `tiny`.
-    fn new() -> Self {
-        let folder = Self(TempDir::new().unwrap());
-        succeeds(&["make-random", "--shape", "tiny", "-o", &folder.path("tiny")]);
-        folder
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.0.path().join(name).to_str().unwrap().to_owned()
-    }
-
-    fn pack(&self, name: &str, more: &[&str]) -> Bundle {
-        let (from, out) = (self.path("tiny"), self.path(name));
-        let given = ["pack", &from, "-o", &out, "--size", "192x128", "--format", "q8_0"];
-        succeeds(&[&given, more].concat());
-        Bundle::open(out).unwrap()
+    fn pack_q8(&self, name: &str, more: &[&str]) -> Bundle {
+        self.pack(name, &[&["--format", "q8_0"], more].concat())
     }
 
     /// An adapter as PEFT saves it, in `name`: what `of` names, with its rows and columns.
@@ -117,9 +79,9 @@ fn changed(a: &Bundle, b: &Bundle) -> Vec<String> {
 fn an_adapter_that_is_kept_leaves_the_base_as_it_is_and_says_what_a_merged_one_says() {
     let folder = Folder::new();
     let lora = folder.adapter("lora", &PROJECTIONS, wave);
-    let base = folder.pack("base", &[]);
-    let merged = folder.pack("merged", &["--adapter", &lora]);
-    let kept = folder.pack("kept", &["--adapter", &lora, "--keep-adapter"]);
+    let base = folder.pack_q8("base", &[]);
+    let merged = folder.pack_q8("merged", &["--adapter", &lora]);
+    let kept = folder.pack_q8("kept", &["--adapter", &lora, "--keep-adapter"]);
     assert_eq!(changed(&base, &merged), [DECODER, GOLDEN]);
     assert_eq!(changed(&base, &kept), [ADAPTER, GOLDEN]);
     let truth = says(&merged);
@@ -138,8 +100,10 @@ fn an_adapter_that_is_kept_leaves_the_base_as_it_is_and_says_what_a_merged_one_s
     assert!(file.iter().all(|(_, tensor)| tensor.dtype() == Dtype::F16));
     // Where 16 bits are too few they are not used.
     let tiny = folder.adapter("small", &PROJECTIONS, |i| wave(i) * 1e-6);
-    let part =
-        folder.pack("small-kept", &["--adapter", &tiny, "--keep-adapter"]).read(ADAPTER).unwrap();
+    let part = folder
+        .pack_q8("small-kept", &["--adapter", &tiny, "--keep-adapter"])
+        .read(ADAPTER)
+        .unwrap();
     let file = SafeTensors::deserialize(&part).unwrap();
     assert!(file.iter().all(|(_, tensor)| tensor.dtype() == Dtype::F32));
 }
@@ -149,7 +113,7 @@ fn another_adapter_goes_into_a_packed_bundle_beside_the_very_same_base() {
     let folder = Folder::new();
     let first = folder.adapter("first", &PROJECTIONS, wave);
     let second = folder.adapter("second", &PROJECTIONS[1..], |i| wave(i + 5));
-    let base = folder.pack("base", &[]);
+    let base = folder.pack_q8("base", &[]);
     let (plain, one, two) = (folder.path("base"), folder.path("one"), folder.path("two"));
     succeeds(&["adapt", &plain, "--adapter", &first, "-o", &one]);
     succeeds(&["adapt", &one, "--adapter", &second, "-o", &two, "--version", "0.2.0"]);
@@ -164,7 +128,7 @@ fn another_adapter_goes_into_a_packed_bundle_beside_the_very_same_base() {
         );
     }
     // It is as if it had been packed with it.
-    let packed = folder.pack("packed", &["--adapter", &second, "--keep-adapter"]);
+    let packed = folder.pack_q8("packed", &["--adapter", &second, "--keep-adapter"]);
     assert_eq!(packed.manifest.parts, two.manifest.parts);
     assert_eq!(Bundle::open(plain).unwrap().id(), base.id(), "the bundle given was changed");
     for name in ["one", "two"] {
@@ -185,7 +149,7 @@ fn another_adapter_goes_into_a_packed_bundle_beside_the_very_same_base() {
 #[test]
 fn an_adapter_that_cannot_be_kept_is_refused_in_one_line_and_nothing_is_left() {
     let folder = Folder::new();
-    folder.pack("base", &[]);
+    folder.pack_q8("base", &[]);
     let (from, base, out) = (folder.path("tiny"), folder.path("base"), folder.path("refused"));
     let visual = ("model.visual.blocks.0.attn.qkv", 192, 64);
     let embedding = ("model.language_model.embed_tokens", 640, 128);

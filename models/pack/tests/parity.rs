@@ -1,7 +1,10 @@
 //! A checkpoint made, packed and run, beside what transformers computes with it
 //! (`make_expected.py`), and every way in which a checkpoint can be wrong.
 
+mod common;
+
 use bundle::{Bundle, DECODER};
+use common::{Folder, SIZE, models, refused, succeeds};
 use engine::{
     Engine, EngineOptions, Grammar, PairInput, PairKey, Piece, Sampling, TextDecoder, cosine,
 };
@@ -11,56 +14,10 @@ use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Command, Output},
     sync::Arc,
 };
-use tempfile::TempDir;
-
-const SIZE: (usize, usize) = (192, 128);
-
-fn models(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_lookback-models")).args(arguments).output().unwrap()
-}
-
-#[track_caller]
-fn succeeds(arguments: &[&str]) -> String {
-    let output = models(arguments);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// The one line that a refusal says.
-#[track_caller]
-fn refused(arguments: &[&str]) -> String {
-    let output = models(arguments);
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(!output.status.success() && said.lines().count() == 1, "{said}");
-    said
-}
-
-struct Folder {
-    dir: TempDir,
-}
 
 impl Folder {
-    /// With a tiny random checkpoint in `tiny`.
-    fn new() -> Self {
-        let folder = Self { dir: TempDir::new().unwrap() };
-        succeeds(&["make-random", "--shape", "tiny", "-o", &folder.path("tiny")]);
-        folder
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.dir.path().join(name).to_str().unwrap().to_owned()
-    }
-
-    fn pack(&self, name: &str, more: &[&str]) -> Bundle {
-        let (from, out) = (self.path("tiny"), self.path(name));
-        let size = format!("{}x{}", SIZE.0, SIZE.1);
-        succeeds(&[&["pack", &from, "-o", &out, "--size", &size], more].concat());
-        Bundle::open(out).unwrap()
-    }
-
     #[track_caller]
     fn pack_refused(&self, more: &[&str]) -> String {
         let (from, out) = (self.path("tiny"), self.path("refused"));
