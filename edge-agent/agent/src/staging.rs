@@ -190,7 +190,7 @@ impl Steps<'_> {
             built_in: &own,
         })?;
         let candidate = self.record.plan.candidate.as_ref();
-        let ours = candidate.is_some_and(|c| c.number == offer.channel.number);
+        let ours = candidate.is_some_and(|candidate| candidate.is_of(&offer.channel));
         let mut fetched = 0;
         if self.record.plan.stage == Stage::Fetching && ours {
             fetched = self.fetch(offer, watch)?;

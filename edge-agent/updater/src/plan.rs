@@ -68,6 +68,15 @@ pub struct Candidate {
     pub release: Release,
 }
 
+impl Candidate {
+    /// Whether this number of this channel offered it.
+    pub fn is_of(&self, channel: &Channel) -> bool {
+        // A record of before channels were kept names none.
+        let same = self.channel == channel.channel || self.channel.is_empty();
+        same && self.number == channel.number
+    }
+}
+
 /// All that an updater must not forget, but what it believes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
@@ -82,6 +91,9 @@ pub struct Plan {
     /// What it ran before, and can go back to.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "there")]
     pub previous: Option<Option<Slot>>,
+    /// The channel that is followed; empty: none yet.
+    #[serde(default)]
+    pub channel: String,
     /// The highest number of the channel that was followed.
     pub number: u64,
     /// No version below it, `major.minor.patch`; empty: none is too low.
@@ -220,7 +232,17 @@ impl Plan {
         built_in: &str,
     ) -> (Self, Vec<Effect>) {
         // A trial decides about itself; the next offer waits for it.
-        if channel.number < self.number || self.stage == Stage::Trial {
+        if self.stage == Stage::Trial {
+            return (self, vec![]);
+        }
+        if self.channel != channel.channel {
+            // Numbers are a channel's own: whoever gives the device another one lets it begin there. The floor stays.
+            if !self.channel.is_empty() {
+                self.number = 0;
+            }
+            self.channel = channel.channel.clone();
+        }
+        if channel.number < self.number {
             return (self, vec![]);
         }
         if channel.halted && self.stage_is_underway() {
@@ -231,7 +253,7 @@ impl Plan {
             return (self, vec![say]);
         }
         // A number that was followed is not followed again, however it ended, and no lower one ever.
-        let known = self.candidate.as_ref().is_some_and(|c| c.number == channel.number);
+        let known = self.candidate.as_ref().is_some_and(|candidate| candidate.is_of(channel));
         if channel.number == self.number && known {
             return (self, vec![]);
         }

@@ -182,6 +182,23 @@ fn a_rollout_that_the_fleet_server_halts_stops_under_its_own_number_and_goes_on_
 }
 
 #[test]
+fn a_device_that_is_given_another_channel_begins_there_at_any_number() {
+    let [stable, beta] = [release("0.2.0", 'a'), release("0.3.0", 'b')];
+    let plan = committed(Plan::default(), 7, &stable);
+    let other = |number| Channel { channel: "beta".to_owned(), ..channel(number, &beta) };
+    let (plan, _) = offered(plan, &other(2), &beta);
+    assert_eq!((plan.stage, plan.number, plan.channel.as_str()), (Stage::Fetching, 2, "beta"));
+    assert_eq!(offered(plan.clone(), &other(1), &beta), (plan.clone(), vec![]));
+    // And back, while the other is on its way.
+    let (back, effects) = offered(plan, &channel(7, &stable), &stable);
+    assert_eq!(
+        (back.stage, effects),
+        (Stage::Idle, vec![Effect::Clear]),
+        "it runs what that offers"
+    );
+}
+
+#[test]
 fn after_three_policies_in_a_row_that_failed_a_device_waits_for_a_day() {
     let offered_at = |plan: Plan, number: u64, now_unix_s: i64| {
         let release = release(&format!("0.{number}.0"), 'a');
@@ -247,7 +264,8 @@ fn a_device_waits_for_its_wave_and_for_a_program_that_is_new_enough() {
         let input = Input::Offered { channel: &channel, release, now_unix_s, agent, built_in };
         late.clone().step(input).0
     };
-    assert_eq!(at(99, &new), Plan { floor: "0.1.0".to_owned(), ..late.clone() });
+    let (channel, floor) = ("stable".to_owned(), "0.1.0".to_owned());
+    assert_eq!(at(99, &new), Plan { channel, floor, ..late.clone() });
     assert_eq!(at(100, &new).stage, Stage::Fetching);
     let newer = Release { min_agent: "0.9.0".to_owned(), ..new.clone() };
     let plan = at(0, &newer);
