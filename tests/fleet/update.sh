@@ -249,6 +249,28 @@ check 'from a stick it does, within seconds' wait_for 60 stands_at S Staged
 check 'until it is told to end' interrupted
 "$lookback" events --data-dir S --json >events.jsonl
 holds 'and nothing of that is a fault' events.jsonl "not any('no new policy' in r['sentence'] and 'called off' in r['sentence'] for r in rows)"
+# --- another adapter, beside weights that stay as they are
+checkpoint() { quiet "$models_tool" make-random --shape tiny -o tiny; }
+check 'a checkpoint is made' checkpoint
+for seed in 1 2; do python3 "$repository/tests/fleet/peft.py" tiny "adapter-$seed" "$seed"; done
+packed() {
+    quiet "$models_tool" pack tiny -o base --size 192x128 --adapter adapter-1 --keep-adapter && quiet "$models_tool" golden base
+}
+check 'it is packed with an adapter beside it' packed
+to_a_channel() { quiet "$fleet" repo add www/policies "$1" --channel adapters && signed_and_published; }
+check 'and published in a channel of its own' to_a_channel base
+{ configure "$PWD/www/policies"; echo 'channel = "adapters"'; } >adapters.toml
+adapted() { "$lookback" update apply --config adapters.toml --data-dir K --json >adapted.json; }
+check 'a camera takes it' adapted
+holds 'whole' adapted.json "rows[0]['stage'] == 'Committed' and rows[0]['fetched'] > 800_000"
+readapted() {
+    quiet "$models_tool" adapt base --adapter adapter-2 -o next --version 0.2.0 && quiet "$models_tool" golden next && to_a_channel next
+}
+check 'another adapter is put in, and published' readapted
+check 'the camera takes it, too' adapted
+adapter_bytes=$(stat -c %s next/adapter.safetensors)
+holds 'and fetches little more than the adapter' adapted.json "
+    rows[0]['stage'] == 'Committed' and '@0.2.0+' in rows[0]['runs'] and 0 < rows[0]['fetched'] < $adapter_bytes + 5000"
 no_panic() { ! grep -rl panicked ./*.err ./*.out; }
 check 'nothing panicked in all of this' no_panic
 finish
