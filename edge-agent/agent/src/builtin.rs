@@ -87,12 +87,14 @@ mod tests {
 
     #[test]
     fn whoever_comes_first_lays_it_out_and_all_find_it() {
-        let temp = tempfile::tempdir().unwrap();
-        thread::scope(|scope| {
-            let all: Vec<_> =
-                (0..16).map(|_| scope.spawn(|| open(temp.path()).map(|b| b.id()))).collect();
-            let ids = all.into_iter().map(|one| one.join().unwrap().unwrap());
-            assert_eq!(ids.collect::<BTreeSet<_>>().len(), 1);
-        });
+        for _ in 0..8 {
+            let temp = tempfile::tempdir().unwrap();
+            thread::scope(|scope| {
+                let all: Vec<_> =
+                    (0..16).map(|_| scope.spawn(|| open(temp.path()).map(|b| b.id()))).collect();
+                let ids = all.into_iter().map(|one| one.join().unwrap().unwrap());
+                assert_eq!(ids.collect::<BTreeSet<_>>().len(), 1);
+            });
+        }
     }
 }

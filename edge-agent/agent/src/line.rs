@@ -26,6 +26,10 @@ pub const EVIDENCE_SENT: &str = "uplink evidence";
 
 /// No request takes longer: a line that carries a batch in less is none.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// So long a policy waits for its server's word, which what the server said before stands in for.
+const HALTS_PATIENCE: Duration = Duration::from_secs(10);
+/// The log keeps so many of them; the server tells the newest first.
+const HALTS_KEPT: usize = 1000;
 /// How often a pause is looked up from; here, and by the mirror.
 pub const GLANCE: Duration = Duration::from_millis(100);
 /// When the watch is over, so long what waits is still sent if the line is good.
@@ -81,7 +85,9 @@ impl Line {
     /// # Errors
     /// If it does not say.
     pub fn halted(&self, channel: &str) -> Result<Vec<u64>> {
-        Ok(Https::new(&self.identity, PATIENCE)?.halted(channel)?)
+        let mut numbers = Https::new(&self.identity, HALTS_PATIENCE)?.halted(channel)?;
+        numbers.truncate(HALTS_KEPT);
+        Ok(numbers)
     }
 
     /// Whom it reports to, and as whom.
