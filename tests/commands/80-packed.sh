@@ -10,6 +10,12 @@ check 'and verified' quiet "$models_tool" verify packed
 holds '`verify --json` tells its parts' verify.json \
     'rows[0]["ok"] and {"decoder", "vision", "tokenizer", "chat_template"} <= set(rows[0]["parts"])'
 
+# A pipe that nobody reads from any more.
+into_a_closed_pipe() { "$@" 2>pipe.err > >(exec true); ! grep -q panicked pipe.err || { cat pipe.err; return 1; }; }
+closed_early() { for _ in 1 2 3 4 5; do into_a_closed_pipe "$@" || return 1; done; }
+check '`verify` into a pipe that closes does not panic' closed_early "$models_tool" verify packed
+check 'nor does `lookback-bundle`' closed_early "$bundle_tool" verify packed
+
 cat >all.toml <<'END'
 [events]
 report_normal = true

@@ -1,10 +1,13 @@
 //! `lookback-bundle`: seals a bundle after its files were made, verifies one before it is used.
 #![forbid(unsafe_code)]
-#![allow(clippy::print_stdout)] // its answers go to standard output
 
 use bundle::{Bundle, BundleError};
 use clap::{Parser, Subcommand};
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 /// Seal and verify model bundles.
 #[derive(Parser)]
@@ -42,20 +45,23 @@ fn main() -> ExitCode {
 }
 
 fn report(result: &Result<Bundle, BundleError>, json: bool) {
-    match result {
+    let said = match result {
         Ok(bundle) if json => {
             let parts = &bundle.manifest.parts;
-            println!("{}", serde_json::json!({"ok": true, "id": bundle.id(), "parts": parts}));
+            serde_json::json!({"ok": true, "id": bundle.id(), "parts": parts}).to_string()
         }
-        Err(e) if json => {
-            println!("{}", serde_json::json!({"ok": false, "error": e.to_string()}));
-        }
+        Err(e) if json => serde_json::json!({"ok": false, "error": e.to_string()}).to_string(),
         Ok(bundle) => {
-            println!("{}", bundle.id());
-            for (name, part) in &bundle.manifest.parts {
-                println!("  {name:<14} {:>12} bytes  {}  {}", part.bytes, part.blake3, part.file);
-            }
+            let parts = bundle.manifest.parts.iter().map(|(name, part)| {
+                format!("\n  {name:<14} {:>12} bytes  {}  {}", part.bytes, part.blake3, part.file)
+            });
+            bundle.id() + &parts.collect::<String>()
         }
-        Err(e) => eprintln!("lookback-bundle: {e}."),
-    }
+        Err(e) => {
+            eprintln!("lookback-bundle: {e}.");
+            return;
+        }
+    };
+    // Whoever has closed the pipe wants no more of it; the exit code tells all the same.
+    let _ = writeln!(io::stdout(), "{said}");
 }

@@ -1,6 +1,5 @@
 //! `lookback-models`: from a checkpoint to a bundle, and what it costs to run it.
 #![forbid(unsafe_code)]
-#![allow(clippy::print_stdout)] // its answers go to standard output
 
 mod adapt;
 mod adapter;
@@ -18,7 +17,11 @@ use clap::{Parser, Subcommand};
 use engine::Golden;
 use progress::Progress;
 use serde_json::{Value, json};
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 /// The system's own lets the heap grow to twice what is used when keys and values, which stay, are
 /// written between the results of operators, which go.
@@ -65,19 +68,20 @@ enum Command {
 
 fn main() -> ExitCode {
     let Arguments { json, command } = Arguments::parse();
-    match run(command, json) {
-        Ok((said, _)) if json => println!("{said}"),
-        Ok((_, said)) => println!("{said}"),
+    let (said, code) = match run(command, json) {
+        Ok((said, _)) if json => (said.to_string(), ExitCode::SUCCESS),
+        Ok((_, said)) => (said, ExitCode::SUCCESS),
         Err(e) if json => {
-            println!("{}", json!({"ok": false, "error": format!("{e:#}")}));
-            return ExitCode::FAILURE;
+            (json!({"ok": false, "error": format!("{e:#}")}).to_string(), ExitCode::FAILURE)
         }
         Err(e) => {
             eprintln!("lookback-models: {e:#}");
             return ExitCode::FAILURE;
         }
-    }
-    ExitCode::SUCCESS
+    };
+    // Whoever has closed the pipe wants no more of it; the exit code tells all the same.
+    let _ = writeln!(io::stdout(), "{said}");
+    code
 }
 
 /// What is to be said, for programs and for people.
