@@ -5,6 +5,7 @@ use anyhow::Result;
 use bundle::Bundle;
 use event_log::{EventLog, LogReader};
 use hal_camera::{ClockQuality, WallTime};
+use release::Channel;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::{
@@ -30,9 +31,25 @@ pub struct Record {
     pub trust: Option<Trust>,
     /// When the time was last known for sure, in seconds since 1970.
     pub sure_unix_s: i64,
-    /// Numbers of the channel whose rollout the fleet server had halted when it last answered.
+    /// What the fleet server had halted when it last answered.
     #[serde(default)]
-    pub halted: Vec<u64>,
+    pub halts: Halts,
+}
+
+/// Rollouts that no device should begin.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Halts {
+    /// Of which channel.
+    pub channel: String,
+    /// Its numbers.
+    pub numbers: Vec<u64>,
+}
+
+impl Halts {
+    /// Whether what `channel` offers is among them.
+    pub fn holds_up(&self, channel: &Channel) -> bool {
+        self.channel == channel.channel && self.numbers.contains(&channel.number)
+    }
 }
 
 /// Where what was fetched is kept.

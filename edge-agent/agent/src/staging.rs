@@ -3,7 +3,7 @@
 use crate::{
     builtin,
     config::Config,
-    installed::{self, Ledger, Record},
+    installed::{self, Halts, Ledger, Record},
     line::Line,
     machine, one_line, parts,
 };
@@ -45,9 +45,8 @@ impl Offer {
         if config.update.repository.is_empty() {
             bail!("there is no repository of policies: name one in [update] repository");
         }
-        match halted(config) {
-            Ok(Some(numbers)) => record.halted = numbers,
-            Ok(None) => record.halted.clear(),
+        match halts(config) {
+            Ok(halts) => record.halts = halts,
             // What it said last goes on to count: a server that is away must not keep policies away, nor free one.
             Err(error) => tracing::debug!("which rollouts are halted is not known: {error:#}"),
         }
@@ -86,7 +85,7 @@ impl Offer {
         let target = catalogue.target(&source, &Channel::target(&c.channel))?;
         let mut channel = Channel::parse(&c.channel, &target)?;
         // Whoever can halt can keep a policy away and nothing else, so it needs no key.
-        channel.halted |= record.halted.contains(&channel.number);
+        channel.halted |= record.halts.holds_up(&channel);
         let target = catalogue.target(&source, &channel.release)?;
         let release = Release::parse(&channel.release, &target)?;
         if release.bundle != channel.bundle {
@@ -144,9 +143,11 @@ impl Offer {
     }
 }
 
-/// What the fleet server of this device has halted; `None`: it reports to nobody.
-fn halted(config: &Config) -> Result<Option<Vec<u64>>> {
-    Line::of(config)?.map(|line| line.halted(&config.update.channel)).transpose()
+/// What the fleet server of this device has halted; nothing if it reports to nobody.
+fn halts(config: &Config) -> Result<Halts> {
+    let Some(line) = Line::of(config)? else { return Ok(Halts::default()) };
+    let channel = config.update.channel.clone();
+    Ok(Halts { numbers: line.halted(&channel)?, channel })
 }
 
 /// The policy that the program carries.

@@ -15,7 +15,7 @@ const ROLLOUTS_LISTED: i64 = 50;
 pub enum RolloutCommand {
     /// List the newest rollouts: of each wave how many cameras have begun, kept the policy, or not, and why.
     List(DevicesArguments),
-    /// Let no camera begin this rollout that has not; one that fetches it waits.
+    /// Let no camera begin this rollout that has not; one on the way waits once it asks again.
     ///
     /// It needs no key: cameras ask this server before they begin. Cameras that report to no server are reached by
     /// `lookback-fleet repo waves --halt`.

@@ -81,7 +81,7 @@ fn section(rollout: &Rollout, session: &Session) -> Markup {
         @if let Some(halt) = &rollout.halt {
             p {
                 span class="wrong" { "Halted " (layout::time(halt.at)) } " by " (halt.person) ": " (halt.why)
-                ". No camera begins it that has not, and one that fetches it waits."
+                ". No camera begins it that has not, and one on the way waits once it asks again."
             }
         }
         table {
