@@ -28,6 +28,9 @@ mv K/snapshot.pem K/timestamp.pem online
 add() { repo add R "$nano" --waves '1%@0h,10%@24h,100%@3d' --json >add.json 2>add.err; }
 check 'a bundle is added without any key' add
 holds 'all of it is new' add.json 'rows[0]["new_bytes"] > 5_000_000 and rows[0]["channel"]["number"] == 1'
+without_answers() { cp -r R Q && repo add Q "$nano" >added.txt && grep -q 'no golden answers.*lookback-models golden' added.txt; }
+check 'that it has no golden answers is told, and what gives it some' without_answers
+holds 'to programs, too' add.json 'rows[0]["golden"] is False'
 refuses 1 'is no wave' 'a wave that is none is refused' "$fleet" repo add R "$nano" --waves '10@24h'
 refuses 1 'is no moment' 'a start that is none is refused' "$fleet" repo add R "$nano" --start soon
 refuses 1 'holds no bundle' 'a folder that is no bundle is refused' "$fleet" repo add R "$repository"

@@ -252,6 +252,14 @@ async fn add(arguments: &AddArguments, now: SystemTime) -> Result<()> {
         let (bytes, new) = (shown(added.bytes), shown(added.new_bytes));
         writeln!(out, "{} is packed: {new} new of {bytes}", added.bundle)?;
         write_channel(out, &added.channel)?;
+        if !added.golden {
+            writeln!(
+                out,
+                "it has no golden answers, by which a camera sees that it computes what you did: give it some \
+                 with `lookback-models golden {}`, and add it anew",
+                arguments.bundle.display()
+            )?;
+        }
         writeln!(out, "next: lookback-fleet repo sign")
     })
 }

@@ -4,7 +4,7 @@ use super::change::STAGED;
 use super::contents::Contents;
 use super::rollout::{self, Pause, Terms};
 use super::{Repository, RepositoryError, client, files};
-use bundle::Bundle;
+use bundle::{Bundle, GOLDEN};
 use release::{Channel, Index, PACKS, Release, is_label, pack, pack_path};
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -26,6 +26,8 @@ pub struct Added {
     pub bytes: u64,
     /// Bytes of the packs that were written for it.
     pub new_bytes: u64,
+    /// Whether it brings answers that cameras compare theirs with before they take it.
+    pub golden: bool,
 }
 
 /// A change of a channel.
@@ -106,8 +108,9 @@ pub async fn add(
     }
     stage(dir, &contents, &target, written)?;
     stage_channel(dir, &contents, &after)?;
+    let golden = bundle.manifest.parts.contains_key(GOLDEN);
     let (bytes, bundle) = (release.bytes(), release.bundle);
-    Ok(Added { bundle, release: target, channel: after, bytes, new_bytes })
+    Ok(Added { bundle, release: target, channel: after, bytes, new_bytes, golden })
 }
 
 /// How packing goes on.
