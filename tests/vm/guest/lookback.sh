@@ -62,7 +62,7 @@ sleep 5
 check 'and the agent lives on' kill -0 "$child"
 play YUYV
 check 'and watches it when it is back, with other pixels' \
-    wait_for 150 told "any(r['end_s'] > $begun_s for r in rows)"
+    wait_for 300 told "any(r['end_s'] > $begun_s for r in rows)"
 watched_s="$watched_s + $(now_s) - $begun_s"
 
 # What is under way is finished first, and an inquiry takes seconds here.
