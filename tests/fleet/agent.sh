@@ -11,7 +11,6 @@ fleet=${LOOKBACK_FLEET:-$target/release/lookback-fleet}
 
 check 'a PostgreSQL of its own starts' start_database || finish
 check 'the server starts' start_server || finish
-token() { "$fleet" enrol --database "$database" --data fleet-data --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["token"])'; }
 
 # --- enrolment, and what must not pass for one
 given=$(token)

@@ -15,7 +15,6 @@ check 'a PostgreSQL of its own starts' start_database || finish
 check 'the server starts, with its schema made' start_server || finish
 
 # --- enrolment
-token() { "$fleet" enrol --database "$database" --data fleet-data "$@" --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["token"])'; }
 first_token=$(token --name 'front <b>door</b>')
 check 'a token names the authority by its fingerprint' \
     [ "${first_token##*.}" = "$(openssl x509 -in fleet-data/ca.pem -outform DER | sha256sum | cut -d' ' -f1)" ]

@@ -12,6 +12,10 @@ start_server() {
     wait_for 30 curl -sf --cacert fleet-data/ca.pem "$url/v1/health" || { cat server.err; return 1; }
 }
 
+# token [ARGUMENT...]: one with which a camera joins; server.sh gives arguments.
+# shellcheck disable=SC2120
+token() { "$fleet" enrol --database "$database" --data fleet-data "$@" --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["token"])'; }
+
 # as WHO COMMAND...: with the certificate of WHO (`nobody`: with none).
 as() {
     local who=$1

@@ -10,7 +10,6 @@ fleet=${LOOKBACK_FLEET:-$target/release/lookback-fleet}
 
 check 'a PostgreSQL of its own starts' start_database || finish
 check 'the server starts' start_server || finish
-token() { "$fleet" enrol --database "$database" --data fleet-data --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["token"])'; }
 rollouts() { "$fleet" rollout list --database "$database" --json >rollouts.json; }
 
 # --- a policy that fails wherever it is tried, in a repository that is a folder
