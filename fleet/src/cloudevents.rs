@@ -11,7 +11,7 @@ mod tests;
 use crate::ids::{ContentHash, DeviceId, Epoch, EventId};
 use crate::ledger::SEQ_MAX;
 use crate::moment::Moment;
-use release::is_label;
+use release::{WAVES_MAX, is_label};
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
@@ -32,8 +32,6 @@ const POLICY: &str = "policy";
 /// The longest id of a bundle, and the longest reason, in bytes; more of a reason is cut off.
 const BUNDLE_MAX: usize = 200;
 const WHY_MAX: usize = 500;
-/// The most waves that a channel may have.
-const WAVES_MAX: u64 = 64;
 /// The most stretches that one drop event may name: as many as fit into [`EVENT_BYTES_MAX`].
 const DROPPED_SPANS_MAX: usize = 16_384;
 
@@ -511,12 +509,12 @@ impl Event {
         let bundle = fields["bundle"].as_str().filter(|id| (1..=BUNDLE_MAX).contains(&id.len()))?;
         let why =
             fields["why"].as_str().map(|why| why[..why.floor_char_boundary(WHY_MAX)].to_owned());
-        let wave = fields["wave"].as_u64().filter(|wave| *wave <= WAVES_MAX).unwrap_or_default();
+        let wave = fields["wave"].as_u64().filter(|wave| *wave <= WAVES_MAX as u64);
         Some(PolicyStep {
             channel: fields["channel"].as_str().filter(|name| is_label(name))?.to_owned(),
             number: i64::try_from(fields["number"].as_u64()?).ok()?,
             bundle: bundle.to_owned(),
-            wave: i32::try_from(wave).unwrap_or_default(),
+            wave: wave.and_then(|wave| i32::try_from(wave).ok()).unwrap_or_default(),
             stage: Stage::parse(fields["stage"].as_str()?)?,
             why,
         })

@@ -17,7 +17,6 @@ use serde_json::json;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::SystemTime;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// The server of a fleet of cameras: takes their events exactly once in effect, and shows them.
@@ -251,18 +250,14 @@ async fn list(arguments: DevicesArguments) -> Result<()> {
     }
 }
 
-fn rfc3339(time: SystemTime) -> String {
-    moment::shown(time).replace(' ', "T") + "Z"
-}
-
 fn as_json(device: &devices::Device) -> serde_json::Value {
     json!({
         "device": device.id,
         "name": device.name,
         "agent": device.agent,
-        "enrolled": rfc3339(device.enrolled),
-        "revoked": device.revoked.map(rfc3339),
-        "seen": device.seen.map(rfc3339),
+        "enrolled": moment::rfc3339(device.enrolled),
+        "revoked": device.revoked.map(moment::rfc3339),
+        "seen": device.seen.map(moment::rfc3339),
         "events": device.events,
         "dropped": device.dropped,
         "missing": device.missing,

@@ -79,6 +79,11 @@ impl From<Moment> for SystemTime {
     }
 }
 
+/// A time for programs, as RFC 3339 writes it, in UTC.
+pub fn rfc3339(time: SystemTime) -> String {
+    shown(time).replace(' ', "T") + "Z"
+}
+
 /// `time` as people read it, in UTC to the second: `2026-11-03 12:34:56`.
 pub fn shown(time: SystemTime) -> String {
     let seconds = match time.duration_since(UNIX_EPOCH) {

@@ -6,6 +6,7 @@
 use crate::cloudevents::{Change, PolicyStep, Stage};
 use crate::database::{Database, DatabaseError};
 use crate::ids::{DeviceId, Epoch};
+use crate::moment::rfc3339;
 use crate::users::audit;
 use deadpool_postgres::Transaction;
 use serde_json::{Value, json};
@@ -72,8 +73,8 @@ pub struct Halt {
 }
 
 impl Rollout {
-    /// For programs; `shown` writes a time.
-    pub fn told(&self, shown: impl Fn(SystemTime) -> String) -> Value {
+    /// For programs.
+    pub fn told(&self) -> Value {
         let wave = |wave: &Wave| {
             json!({
                 "wave": wave.wave, "begun": wave.begun(), "underway": wave.underway, "waiting": wave.waiting,
@@ -81,7 +82,8 @@ impl Rollout {
             })
         };
         let reason = |(why, devices): &(String, i64)| json!({"why": why, "devices": devices});
-        let halt = |halt: &Halt| json!({"by": halt.person, "why": halt.why, "at": shown(halt.at)});
+        let halt =
+            |halt: &Halt| json!({"by": halt.person, "why": halt.why, "at": rfc3339(halt.at)});
         json!({
             "channel": self.channel,
             "number": self.number,
@@ -89,7 +91,7 @@ impl Rollout {
             "halted": self.halt.as_ref().map(halt),
             "waves": self.waves.iter().map(wave).collect::<Vec<_>>(),
             "reasons": self.reasons.iter().map(reason).collect::<Vec<_>>(),
-            "changed": shown(self.changed),
+            "changed": rfc3339(self.changed),
         })
     }
 }

@@ -1,6 +1,6 @@
 //! How policies are rolled out: what the cameras tell, and whether it goes on.
 
-use super::{DatabaseArgument, DevicesArguments, opened, rfc3339};
+use super::{DatabaseArgument, DevicesArguments, opened};
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use fleet::moment;
@@ -52,7 +52,7 @@ pub async fn run(command: RolloutCommand) -> Result<()> {
             let database = opened(&arguments.database).await?;
             for rollout in rollouts::list(&database, ROLLOUTS_LISTED).await? {
                 match arguments.json {
-                    true => writeln!(out, "{}", rollout.told(rfc3339))?,
+                    true => writeln!(out, "{}", rollout.told())?,
                     false => write!(out, "{}", as_text(&rollout))?,
                 }
             }

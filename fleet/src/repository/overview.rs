@@ -150,7 +150,7 @@ fn role<T: Role>(root: &Root, role: &T, now: SystemTime) -> RoleState {
             RoleType::Timestamp => "timestamp",
         },
         version: role.version().get(),
-        expires: rfc3339(expires),
+        expires: moment::rfc3339(expires),
         expires_soon: expires < now + SOON,
         keys: keys.map_or(0, |keys| keys.keyids.len()),
         threshold: keys.map_or(0, |keys| keys.threshold.get()),
@@ -161,9 +161,5 @@ fn moment_of(unix_s: i64) -> String {
     let distance = Duration::from_secs(unix_s.unsigned_abs());
     let epoch = SystemTime::UNIX_EPOCH;
     let time = if unix_s < 0 { epoch.checked_sub(distance) } else { epoch.checked_add(distance) };
-    time.map_or_else(|| unix_s.to_string(), rfc3339)
-}
-
-fn rfc3339(time: SystemTime) -> String {
-    moment::shown(time).replace(' ', "T") + "Z"
+    time.map_or_else(|| unix_s.to_string(), moment::rfc3339)
 }

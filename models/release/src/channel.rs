@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// A device draws its seed once, from 0 up to this: a wave is exact to half a thousandth of the devices.
 pub const SEEDS: u16 = 2048;
 /// More waves than this are none.
-const WAVES_MAX: usize = 64;
+pub const WAVES_MAX: usize = 64;
 
 /// What the cameras of a channel should run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

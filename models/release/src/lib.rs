@@ -22,7 +22,7 @@ mod channel;
 mod index;
 mod pack;
 
-pub use channel::{Admission, Channel, SEEDS, Wave};
+pub use channel::{Admission, Channel, SEEDS, WAVES_MAX, Wave};
 pub use index::{CHUNK_BYTES_MAX, Chunk, ChunkError, Index, PACK_BYTES_MAX};
 pub use pack::{PackError, cut, pack, pack_path};
 
