@@ -48,6 +48,8 @@ pub struct Config {
     pub mqtt: Mqtt,
     /// New policies.
     pub update: Update,
+    /// New systems.
+    pub os: Os,
     /// Numbers for Prometheus.
     pub metrics: Metrics,
     /// The board's lights, lines and watchdog.
@@ -237,6 +239,29 @@ section! {
 }
 
 section! {
+    /// The operating system, where it is an image of Lookback, which RAUC keeps in two slots.
+    [os] Os {
+        /// Which channel of the repository in [update] offers new systems to this device, at the hours and
+        /// speed that stand there; "": none. `lookback os install FILE` brings one by hand.
+        channel: String = String::new(), Text::Any;
+        /// RAUC's program.
+        rauc: PathBuf = "rauc".into(), Text::Filled;
+        /// Minutes that it may take to install a system.
+        install_minutes: f64 = 30.0, 0.001..=1440.0;
+        /// File that the agent makes when a new system is installed and should start, since it has no right
+        /// to restart the machine itself: the image does, when the file appears; "": a person does.
+        reboot_file: PathBuf = "/run/lookback/reboot".into(), Text::Any;
+        /// Minutes for which a new system must watch in good health before it is confirmed: every camera, the
+        /// store and the inquiries come round, and frames are stored. One that is not confirmed within
+        /// a quarter of an hour makes room for the one before it.
+        confirm_minutes: f64 = 5.0, 0.0..=1440.0;
+        /// Where the system's own files lie, such as proc/cmdline and etc/os-release; another folder than
+        /// "/" is for trying things.
+        sysroot: PathBuf = "/".into(), Text::Filled;
+    }
+}
+
+section! {
     /// Numbers for Prometheus.
     [metrics] Metrics {
         /// Address and port at which GET /metrics is answered, such as "127.0.0.1:9464"; "": nowhere. It asks
@@ -288,6 +313,7 @@ impl Default for Config {
             uplink: Uplink::default(),
             mqtt: Mqtt::default(),
             update: Update::default(),
+            os: Os::default(),
             metrics: Metrics::default(),
             board: Board::default(),
             log: Log::default(),
@@ -323,6 +349,7 @@ impl Config {
             uplink,
             mqtt,
             update,
+            os,
             metrics,
             board,
             log,
@@ -336,6 +363,7 @@ impl Config {
         uplink.print(&mut text);
         mqtt.print(&mut text);
         update.print(&mut text);
+        os.print(&mut text);
         metrics.print(&mut text);
         board.print(&mut text);
         log.print(&mut text);
@@ -353,6 +381,7 @@ impl Config {
             Uplink::SECTION,
             Mqtt::SECTION,
             Update::SECTION,
+            Os::SECTION,
             Metrics::SECTION,
             Board::SECTION,
             Log::SECTION,
@@ -367,6 +396,7 @@ impl Config {
             uplink: Uplink::read(&root)?,
             mqtt: Mqtt::read(&root)?,
             update: Update::read(&root)?,
+            os: Os::read(&root)?,
             metrics: Metrics::read(&root)?,
             board: Board::read(&root)?,
             log: Log::read(&root)?,

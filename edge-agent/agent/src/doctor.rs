@@ -13,6 +13,7 @@ pub use report::{Check, Report, Status};
 
 use crate::config::{Config, ConfigError};
 use crate::line::identity_dir;
+use crate::system::System;
 use crate::{camera, parts};
 use anyhow::Result;
 use hal_linux::{Clock, SystemClock, list_devices};
@@ -40,6 +41,8 @@ pub fn run(config: &Config, arguments: &DoctorArguments, out: &mut dyn Write) ->
     data(config, &mut report);
     report.add(checks::mqtt_broker(config));
     report.add(checks::policies(config));
+    let system = System::of(config);
+    report.add(checks::system(&system, system.rauc.status().as_ref()));
     bundle_and_engine(config, &mut report);
     let (sentinel, why) = Sentinel::best(config.sentinel.options());
     report.add(checks::sentinel(&sentinel.describe(), why.as_deref()));

@@ -1,11 +1,11 @@
-//! The policy that the device runs, as updates left it.
+//! The policy that the device runs, as updates left it; and how updates of policy and system are remembered.
 
 use crate::{line::Dice, parts};
 use anyhow::Result;
 use bundle::Bundle;
 use event_log::{EventLog, LogReader};
 use hal_camera::{ClockQuality, WallTime};
-use release::Channel;
+use release::{Channel, Kind};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::{
@@ -15,10 +15,10 @@ use std::{
 };
 use updater::{Clock, Effect, Input, Parts, Plan, Stage, Trust};
 
-/// Where the log remembers it.
-const UPDATE: &str = "update";
-/// Kind of the events that tell of it.
+/// Kind of the events that tell of a policy.
 pub const POLICY: &str = "policy";
+/// Kind of the events that tell of the system.
+pub const SYSTEM: &str = "system";
 /// This program was not built before: 2026-11-27.
 const BUILT_UNIX_S: i64 = 1_795_737_600;
 
@@ -53,46 +53,59 @@ impl Halts {
 }
 
 /// Where what was fetched is kept.
-pub fn folder(data_dir: &Path) -> PathBuf {
-    data_dir.join("update")
+pub fn folder(kind: Kind, data_dir: &Path) -> PathBuf {
+    data_dir.join(match kind {
+        Kind::Policy => "update",
+        Kind::System => "os",
+    })
+}
+
+/// Where the log remembers it.
+fn key(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Policy => "update",
+        Kind::System => "system",
+    }
 }
 
 /// Where a copy of the record lies.
-fn copy_of(data_dir: &Path) -> PathBuf {
-    folder(data_dir).join("record.json")
+fn copy_of(kind: Kind, data_dir: &Path) -> PathBuf {
+    folder(kind, data_dir).join("record.json")
 }
 
 impl Record {
     /// As the log at `data_dir` has it, whoever writes there now, or else as its copy has it.
-    pub fn read(data_dir: &Path) -> Self {
+    pub fn read(kind: Kind, data_dir: &Path) -> Self {
         let path = parts::log_path(data_dir);
-        let text = || LogReader::open(&path)?.state_get(UPDATE);
+        let text = || LogReader::open(&path)?.state_get(key(kind));
         // Opening a log that is not there would be no error, and make none.
         let text = path.exists().then(text).transpose().unwrap_or_else(|error| {
             tracing::warn!(%error, "what was updated is read from its copy");
             None
         });
-        Self::understood(text.flatten(), data_dir)
+        Self::understood(kind, text.flatten(), data_dir)
     }
 
     /// As `log` has it, or else as its copy has it.
     ///
     /// # Errors
     /// If it cannot be read.
-    pub fn of(log: &EventLog) -> Result<Self> {
+    pub fn of(kind: Kind, log: &EventLog) -> Result<Self> {
         let data_dir = log.path().parent().unwrap_or(Path::new(""));
-        Ok(Self::understood(log.state_get(UPDATE)?, data_dir))
+        Ok(Self::understood(kind, log.state_get(key(kind))?, data_dir))
     }
 
-    fn understood(text: Option<String>, data_dir: &Path) -> Self {
-        let parsed = |text: String| serde_json::from_str(&text).ok();
-        let copy = || fs::read_to_string(copy_of(data_dir)).ok().and_then(parsed);
-        text.and_then(parsed).or_else(copy).unwrap_or_else(Self::of_new_device)
+    fn understood(kind: Kind, text: Option<String>, data_dir: &Path) -> Self {
+        let parsed = |text: String| {
+            serde_json::from_str(&text).ok().filter(|record: &Self| record.plan.kind == kind)
+        };
+        let copy = || fs::read_to_string(copy_of(kind, data_dir)).ok().and_then(parsed);
+        text.and_then(parsed).or_else(copy).unwrap_or_else(|| Self::of_new_device(kind))
     }
 
     /// Beside the log, in case that it is damaged and a new one begun: a floor is none if it falls with a file.
     fn copy_beside(&self, log: &EventLog) {
-        let path = copy_of(log.path().parent().unwrap_or(Path::new("")));
+        let path = copy_of(self.plan.kind, log.path().parent().unwrap_or(Path::new("")));
         let written = || -> io::Result<()> {
             let part = path.with_extension("part");
             path.parent().map_or(Ok(()), fs::create_dir_all)?;
@@ -107,9 +120,9 @@ impl Record {
     }
 
     /// Of a device that never had an update: it draws its place in the waves.
-    fn of_new_device() -> Self {
+    fn of_new_device(kind: Kind) -> Self {
         let seed = (Dice::new().next() * f64::from(release::SEEDS)) as u16;
-        Self { plan: Plan { seed, ..Plan::default() }, ..Self::default() }
+        Self { plan: Plan { kind, seed, ..Plan::default() }, ..Self::default() }
     }
 
     /// What time it is, as far as can be known.
@@ -178,14 +191,19 @@ pub trait Ledger {
 
 impl Ledger for EventLog {
     fn tell(&mut self, sentence: &str, fields: &Value, record: &Record) -> Result<()> {
-        let (event, text) = ((POLICY, sentence, fields), record.text());
-        self.health_with_state(event, parts::now(), (UPDATE, &text))?;
+        let kind = record.plan.kind;
+        let label = match kind {
+            Kind::Policy => POLICY,
+            Kind::System => SYSTEM,
+        };
+        let (event, text) = ((label, sentence, fields), record.text());
+        self.health_with_state(event, parts::now(), (key(kind), &text))?;
         record.copy_beside(self);
         Ok(())
     }
 
     fn keep(&mut self, record: &Record) -> Result<()> {
-        self.state_set(UPDATE, &record.text())?;
+        self.state_set(key(record.plan.kind), &record.text())?;
         record.copy_beside(self);
         Ok(())
     }
@@ -197,11 +215,11 @@ impl Ledger for EventLog {
 /// # Errors
 /// If the disk fails.
 pub fn open(data_dir: &Path) -> Result<(Option<Bundle>, Option<String>)> {
-    let folder = folder(data_dir);
+    let folder = folder(Kind::Policy, data_dir);
     if !folder.exists() {
         return Ok((None, None));
     }
-    let plan = Record::read(data_dir).plan;
+    let plan = Record::read(Kind::Policy, data_dir).plan;
     let parts = Parts::open(&folder)?;
     let slots = [plan.active, plan.previous.flatten()];
     let mut why = None;
@@ -222,7 +240,7 @@ pub fn open(data_dir: &Path) -> Result<(Option<Bundle>, Option<String>)> {
 /// # Errors
 /// If the log cannot be read or written.
 pub fn started(log: &mut EventLog) -> Result<()> {
-    Record::of(log)?.step(Input::Started, log).map(drop)
+    Record::of(Kind::Policy, log)?.step(Input::Started, log).map(drop)
 }
 
 /// A watch that ends in good order is no reason to think ill of what it tried.
@@ -230,9 +248,9 @@ pub fn started(log: &mut EventLog) -> Result<()> {
 /// # Errors
 /// If the log cannot be read or written.
 pub fn called_off(data_dir: &Path) -> Result<()> {
-    if Record::read(data_dir).plan.stage == Stage::Trial {
+    if Record::read(Kind::Policy, data_dir).plan.stage == Stage::Trial {
         let (mut log, _) = parts::log(data_dir)?;
-        Record::of(&log)?.step(Input::CalledOff, &mut log)?;
+        Record::of(Kind::Policy, &log)?.step(Input::CalledOff, &mut log)?;
     }
     Ok(())
 }
@@ -242,7 +260,7 @@ pub fn called_off(data_dir: &Path) -> Result<()> {
 /// # Errors
 /// If the disk fails.
 pub fn clear(plan: &Plan, data_dir: &Path) -> Result<()> {
-    Ok(Parts::open(&folder(data_dir))?.keep_only(&plan.needs())?)
+    Ok(Parts::open(&folder(plan.kind, data_dir))?.keep_only(&plan.needs())?)
 }
 
 /// Removes what an update left behind that ended, and could not tidy up after itself.
@@ -251,7 +269,9 @@ pub fn clear(plan: &Plan, data_dir: &Path) -> Result<()> {
 /// If the disk fails.
 pub fn tidy(plan: &Plan, data_dir: &Path) -> Result<()> {
     match plan.stage {
-        Stage::Committed | Stage::RolledBack if folder(data_dir).exists() => clear(plan, data_dir),
+        Stage::Committed | Stage::RolledBack if folder(plan.kind, data_dir).exists() => {
+            clear(plan, data_dir)
+        }
         _ => Ok(()),
     }
 }

@@ -24,6 +24,7 @@ mod machine;
 mod meters;
 mod mirror;
 mod noted;
+mod os;
 mod parts;
 mod poll;
 mod replay;
@@ -32,6 +33,7 @@ mod scrape;
 mod sight;
 mod signs;
 mod staging;
+mod system;
 mod tend;
 mod trial;
 mod update;
@@ -79,9 +81,10 @@ enum Command {
     Show(events::ShowArguments),
     /// Run recorded inquiries again from their evidence and compare every token.
     Replay(replay::ReplayArguments),
-    // What their arguments say of these three is longer than a line, and a line here would hide it.
+    // What their arguments say of these is longer than a line, and a line here would hide it.
     Enrol(enrol::EnrolArguments),
     Update(update::UpdateArguments),
+    Os(os::OsArguments),
     /// Check the device and say what is wrong with it.
     Doctor(doctor::DoctorArguments),
     /// List the cameras of this board, their formats, and what is wrong with each.
@@ -136,6 +139,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Cameras(arguments) => cameras::run(&arguments, &mut io::stdout().lock())?,
         Command::Enrol(arguments) => enrol::run(&config, &arguments, &mut io::stdout().lock())?,
         Command::Update(arguments) => update::run(&config, &arguments, &mut io::stdout().lock())?,
+        Command::Os(arguments) => os::run(&config, &arguments, &mut io::stdout().lock())?,
         Command::Bench(bench) => {
             bench::run(config, bench, arguments.config.as_ref(), arguments.data_dir.as_deref())?;
         }

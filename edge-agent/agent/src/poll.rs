@@ -1,5 +1,6 @@
 //! New policies while the device watches: asked for now and then, fetched, verified, laid out, and tried beside the one
-//! that watches. What has passed watches after the watch has begun anew, which this ends for it.
+//! that watches. What has passed watches after the watch has begun anew, which this ends for it. New systems come the
+//! same way, once the one that runs is confirmed, and go to RAUC.
 
 use crate::{
     conclude::{Conclusion, Trouble},
@@ -8,10 +9,12 @@ use crate::{
     line::{Dice, GLANCE},
     parts,
     staging::{self, Offer, Steps},
+    system::Desk,
     trial::Shadow,
 };
 use anyhow::Result;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use release::Kind;
 use serde_json::{Value, json};
 use std::{
     ops::ControlFlow,
@@ -33,9 +36,13 @@ const FAILURES_UNTIL_TOLD: u32 = 3;
 /// How often it is looked whether a stick was plugged in.
 const STICK_GLANCE: Duration = Duration::from_secs(5);
 
-/// A device that follows a channel.
+/// A device that follows a channel, or one for policies and one for systems.
 pub struct Polling {
     config: Config,
+    /// Whether policies are asked for: not if something else than updates decides what runs.
+    policies: bool,
+    /// Where the record of the system lies, if systems are asked for.
+    desk: Option<Desk>,
     /// When it may be fetched; `None`: at any time.
     window: Option<Window>,
     record: Record,
@@ -47,13 +54,23 @@ pub struct Polling {
 }
 
 impl Polling {
-    /// Of this configuration, if it names a repository, and nothing but updates decides what runs.
-    pub fn of(config: &Config, shadow: Arc<Shadow>, passed: Arc<AtomicBool>) -> Option<Self> {
-        let every = every(config)?;
+    /// Of this configuration, if it names a repository and something to ask it for. The record of the system is taken
+    /// from `desk` when it lies there.
+    pub fn of(
+        config: &Config,
+        shadow: Arc<Shadow>,
+        passed: Arc<AtomicBool>,
+        desk: Desk,
+    ) -> Option<Self> {
+        let (every, policies) = (every(config)?, is_open_to_policies(config));
+        let desk = (!config.os.channel.is_empty()).then_some(desk);
+        if !policies && desk.is_none() {
+            return None;
+        }
         let window = config.update.fetching_window().ok()?;
-        let record = Record::read(&config.device.data_dir);
-        let trial = trial_of(config);
-        Some(Self { config: config.clone(), window, record, every, trial, shadow, passed })
+        let record = Record::read(Kind::Policy, &config.device.data_dir);
+        let (config, trial) = (config.clone(), trial_of(config));
+        Some(Self { config, policies, desk, window, record, every, trial, shadow, passed })
     }
 
     /// Whom it asks, and how often.
@@ -64,26 +81,55 @@ impl Polling {
         let places =
             [Some(update.repository.clone()).filter(|address| !address.is_empty()), sticks];
         let places: Vec<String> = places.into_iter().flatten().collect();
-        format!("channel {} of {}", update.channel, places.join(" and "))
+        let policies = self.policies.then_some(update.channel.as_str());
+        let systems = self.desk.as_ref().map(|_| self.config.os.channel.as_str());
+        let channels: Vec<&str> = policies.into_iter().chain(systems).collect();
+        let word = if channels.len() == 1 { "channel" } else { "channels" };
+        format!("{word} {} of {}", channels.join(" and "), places.join(" and "))
+    }
+
+    /// What it asks for.
+    fn wants(&self) -> &'static str {
+        match (self.policies, self.desk.is_some()) {
+            (_, false) => "policy",
+            (true, true) => "policy or system",
+            (false, true) => "system",
+        }
+    }
+
+    /// Whether something is on its way.
+    fn is_fetching(&self) -> bool {
+        let system = self.desk.as_ref().and_then(|desk| {
+            let record = desk.take()?;
+            let stage = record.plan.stage;
+            desk.put(record);
+            Some(stage)
+        });
+        [Some(self.record.plan.stage), system].contains(&Some(Stage::Fetching))
     }
 }
 
 /// How long a trial lasts beside a watch, by this configuration; `None`: there is none.
 pub fn trial_of(config: &Config) -> Option<Duration> {
-    let minutes = config.update.trial_minutes?;
+    let minutes = config.update.trial_minutes.filter(|_| is_open_to_policies(config))?;
     every(config).map(|_| Duration::from_secs_f64(minutes * 60.0))
 }
 
-/// How often it is asked, by this configuration; `None`: never, or something else than updates decides what runs.
+/// Whether updates decide what runs.
+fn is_open_to_policies(config: &Config) -> bool {
+    config.inquiry.bundle.as_os_str().is_empty()
+}
+
+/// How often it is asked, by this configuration; `None`: never.
 fn every(config: &Config) -> Option<Duration> {
-    let (update, fixed) = (&config.update, !config.inquiry.bundle.as_os_str().is_empty());
+    let update = &config.update;
     let somewhere = !update.repository.is_empty() || !update.stick.as_os_str().is_empty();
-    let hours = update.poll_hours.filter(|_| somewhere && !fixed)?;
+    let hours = update.poll_hours.filter(|_| somewhere)?;
     Some(Duration::from_secs_f64(hours * 3600.0))
 }
 
 /// What is to be written down, on its way to the one thread that writes.
-struct Reported(Sender<Conclusion>);
+pub struct Reported(pub Sender<Conclusion>);
 
 impl Reported {
     fn send(&self, conclusion: Conclusion) -> Result<()> {
@@ -163,7 +209,7 @@ fn ask_again_and_again(mut polling: Polling, ledger: &mut Reported, called_off: 
         sticks.take_from_each(&mut polling, ledger, called_off);
         let asked = match polling.config.update.repository.is_empty() {
             true => Ok(()),
-            false => ask(None, &mut polling, ledger, called_off),
+            false => ask_for_all(None, &mut polling, ledger, called_off),
         };
         // What came before is tried whether anybody answers now or not.
         let asked = try_beside(&mut polling, ledger, called_off).and(asked);
@@ -176,7 +222,7 @@ fn ask_again_and_again(mut polling: Polling, ledger: &mut Reported, called_off: 
                 failures += 1;
                 if (!is_away(&error) || failures >= FAILURES_UNTIL_TOLD) && !told {
                     told = true;
-                    let sentence = format!("no new policy can be had: {error:#}");
+                    let sentence = format!("no new {} can be had: {error:#}", polling.wants());
                     let fields = json!({"repository": polling.config.update.repository});
                     let trouble = Trouble::Board { kind: "update", sentence, fields };
                     let _ = ledger.send(Conclusion::Trouble(trouble));
@@ -186,9 +232,7 @@ fn ask_again_and_again(mut polling: Polling, ledger: &mut Reported, called_off: 
         }
         // Between half and one and a half of it.
         wait = polling.every.mul_f64(0.5 + dice.next());
-        if let Some(window) =
-            polling.window.filter(|_| polling.record.plan.stage == Stage::Fetching)
-        {
+        if let Some(window) = polling.window.filter(|_| polling.is_fetching()) {
             wait = wait.min(window.opens_in(unix_s(), dice.next()).max(GLANCE));
         }
     }
@@ -232,13 +276,14 @@ impl Sticks {
     ) {
         for path in polling.config.update.sticks() {
             let is_new = !self.known.contains(&path);
-            let asked = ask(Some(&path), polling, ledger, called_off);
+            let asked = ask_for_all(Some(&path), polling, ledger, called_off);
             if is_new {
                 self.known.push(path.clone());
             }
             let Err(error) = asked.as_ref() else { continue };
             if is_new && !called_off.load(Ordering::Relaxed) {
-                let sentence = format!("no new policy can be had from the stick: {error:#}");
+                let sentence =
+                    format!("no new {} can be had from the stick: {error:#}", polling.wants());
                 let fields = json!({"repository": path});
                 let trouble = Trouble::Board { kind: "update", sentence, fields };
                 let _ = ledger.send(Conclusion::Trouble(trouble));
@@ -257,15 +302,35 @@ pub fn is_away(error: &anyhow::Error) -> bool {
         )
 }
 
-/// Asks the repository, or the one on a stick, which waits for no window.
-fn ask(
+/// Asks the repository, or the one on a stick, for a policy and for a system, each whatever becomes of the other.
+fn ask_for_all(
     stick: Option<&Path>,
     polling: &mut Polling,
     ledger: &mut Reported,
     called_off: &AtomicBool,
 ) -> Result<()> {
-    let Polling { config, record, window, .. } = polling;
+    let Polling { config, policies, desk, window, record, .. } = polling;
     let window = window.filter(|_| stick.is_none());
+    let mut ask = |record: &mut Record| ask(stick, config, window, record, ledger, called_off);
+    let policy = if *policies { ask(record) } else { Ok(()) };
+    // While the system that runs is not confirmed there is nothing on the desk.
+    let Some((desk, mut record)) = desk.as_ref().and_then(|desk| Some((desk, desk.take()?))) else {
+        return policy;
+    };
+    let system = ask(&mut record);
+    desk.put(record);
+    policy.and(system)
+}
+
+/// Asks the repository, or the one on a stick, which waits for no window.
+fn ask(
+    stick: Option<&Path>,
+    config: &Config,
+    window: Option<Window>,
+    record: &mut Record,
+    ledger: &mut Reported,
+    called_off: &AtomicBool,
+) -> Result<()> {
     let is_closed = || window.is_some_and(|window| !window.is_open(unix_s()));
     let before = record.trust.clone();
     let offer = match stick {

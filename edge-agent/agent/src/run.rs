@@ -15,6 +15,7 @@ use crate::{
     scrape::Scraped,
     signs::Signs,
     staging::{self, Steps},
+    system::{Confirming, Desk, System},
     tend::Alarmed,
     watch::{self, Outward, Pace, Plan, Watched},
 };
@@ -24,6 +25,7 @@ use frame_store::{FrameStore, PinId};
 use hal_camera::CameraId;
 use hal_linux::{BoardDescription, LinuxBoard, Notify, PartState};
 use inquiry::Inquirer;
+use release::Kind;
 use serde_json::json;
 use std::{
     collections::HashSet,
@@ -115,7 +117,9 @@ fn watch_once(config: &Config, arguments: &RunArguments, stop: &Arc<AtomicBool>)
     }
     let mirroring = Mirroring::of(config)?;
     let passed = Arc::new(AtomicBool::new(false));
-    let polling = Polling::of(config, plan.shadow.clone(), passed.clone()).filter(|_| live);
+    let desk = Desk::default();
+    let confirming = Confirming::begin(config, &mut log, &desk)?;
+    let polling = Polling::of(config, plan.shadow.clone(), passed.clone(), desk).filter(|_| live);
     let kept: HashSet<PinId> = log.pins()?.into_iter().map(PinId).collect();
     let orphans = store.orphan_pins(&kept)?;
 
@@ -127,6 +131,10 @@ fn watch_once(config: &Config, arguments: &RunArguments, stop: &Arc<AtomicBool>)
     let listener = alarmed(config, &plan, listener);
     let listener = Box::new(Counted { inner: listener, meters: plan.meters.clone() });
     let terms = terms(config, &bundle, &inquirer);
+    let runs_on = runs_on(config, confirming.as_ref());
+    if let Some(runs_on) = &runs_on {
+        tracing::info!("{runs_on}");
+    }
     if !arguments.json {
         greet(&cameras, &terms);
         println(&format!("memory: {}", inquirer.engine().footprint()));
@@ -138,6 +146,9 @@ fn watch_once(config: &Config, arguments: &RunArguments, stop: &Arc<AtomicBool>)
         }
         if let Some(polling) = &polling {
             println(&format!("follows {}", polling.describe()));
+        }
+        if let Some(runs_on) = &runs_on {
+            println(runs_on);
         }
     }
     plan.meters.decided_by(&terms.bundle, &terms.engine);
@@ -166,7 +177,7 @@ fn watch_once(config: &Config, arguments: &RunArguments, stop: &Arc<AtomicBool>)
     let over = Arc::new(AtomicBool::new(false));
     let scraping = scraped.map(|scraped| scraped.serve(over.clone())).transpose()?;
     let (board, by) = (Some(board), &mut inquirer);
-    let outward = Outward { line, mirroring, polling };
+    let outward = Outward { line, mirroring, polling, confirming };
     let tally = watch::watch(cameras, &plan, &store, by, &mut concluder, board, outward, stop)?;
     over.store(true, Ordering::Relaxed);
     scraping.map(thread::JoinHandle::join);
@@ -190,14 +201,14 @@ fn watch_once(config: &Config, arguments: &RunArguments, stop: &Arc<AtomicBool>)
 /// A policy that came while the device watched and cannot be tried beside a watch is tried before one.
 fn try_what_is_staged(config: &Config, live: bool) -> Result<()> {
     let data_dir = &config.device.data_dir;
-    let underway = Record::read(data_dir).plan.stage;
+    let underway = Record::read(Kind::Policy, data_dir).plan.stage;
     let fixed = !config.inquiry.bundle.as_os_str().is_empty();
     if fixed || !matches!(underway, Stage::Staged | Stage::Trial) {
         return Ok(());
     }
     let (mut log, _) = parts::log(data_dir)?;
     installed::started(&mut log)?;
-    let mut record = Record::of(&log)?;
+    let mut record = Record::of(Kind::Policy, &log)?;
     if live && poll::trial_of(config).is_some() && staging::fits_beside(config, &record)? {
         return Ok(());
     }
@@ -207,6 +218,14 @@ fn try_what_is_staged(config: &Config, live: bool) -> Result<()> {
     };
     let (record, ledger) = (&mut record, &mut log);
     Steps { config, record, ledger, say: &mut say }.try_it()
+}
+
+/// Which system runs, if it says so.
+fn runs_on(config: &Config, confirming: Option<&Confirming>) -> Option<String> {
+    let system = System::of(config);
+    system.booted.root.as_ref()?;
+    let next = confirming.map_or_else(|| "confirmed".to_owned(), Confirming::describe);
+    Some(format!("runs on the system {}: {next}", system.booted.describe()))
 }
 
 /// What the conclusions of a watch with this configuration and policy need to know.

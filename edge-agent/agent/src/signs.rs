@@ -26,6 +26,7 @@ pub struct Signs {
     keep: Sign,
     inquire: Sign,
     inquiring: AtomicBool,
+    stored: AtomicBool,
     /// Number of the newest alarm, and until when it is asked for.
     alarm: AtomicU32,
     alarm_until_ms: AtomicU64,
@@ -55,6 +56,7 @@ impl Signs {
             keep: Sign::default(),
             inquire: Sign::default(),
             inquiring: AtomicBool::new(false),
+            stored: AtomicBool::new(false),
             alarm: AtomicU32::new(0),
             alarm_until_ms: AtomicU64::new(0),
             ambient: AtomicU32::new(f32::NAN.to_bits()),
@@ -76,6 +78,16 @@ impl Signs {
             sign.trouble.store(!well, Relaxed);
             sign.beats.fetch_add(1, Relaxed);
         }
+    }
+
+    /// A frame was stored.
+    pub fn stored(&self) {
+        self.stored.store(true, Relaxed);
+    }
+
+    /// Whether one ever was.
+    pub fn has_stored(&self) -> bool {
+        self.stored.load(Relaxed)
     }
 
     /// `part` has nothing more to do, and ends.

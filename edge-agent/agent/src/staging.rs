@@ -1,4 +1,5 @@
-//! A new policy on its way to this device: what a repository offers, and the steps from there to a trial.
+//! A new policy, or a new system, on its way to this device: what a repository offers, and the steps from there to a
+//! trial.
 
 use crate::{
     builtin,
@@ -6,12 +7,13 @@ use crate::{
     installed::{self, Halts, Ledger, Record},
     line::Line,
     machine, one_line, parts,
+    system::{self, System},
 };
 use anyhow::{Context, Result, bail};
 use bundle::{Bundle, GOLDEN};
 use engine::{Footprint, Golden};
 use inquiry::Inquirer;
-use release::{Admission, Channel, Index, Release};
+use release::{Admission, Channel, Index, Kind, Release};
 use serde_json::{Value, json};
 use std::{
     ops::ControlFlow,
@@ -45,7 +47,7 @@ impl Offer {
         if config.update.repository.is_empty() {
             bail!("there is no repository of policies: name one in [update] repository");
         }
-        match halts(config) {
+        match halts(config, channel(config, record.plan.kind)?) {
             Ok(halts) => record.halts = halts,
             // What it said last goes on to count: a server that is away must not keep policies away, nor free one.
             Err(error) => tracing::debug!("which rollouts are halted is not known: {error:#}"),
@@ -58,8 +60,12 @@ impl Offer {
     /// # Errors
     /// If it cannot be reached, or is not believed.
     pub fn ask_at(address: &str, config: &Config, record: &mut Record) -> Result<Self> {
-        let c = &config.update;
+        let (c, channel) = (&config.update, channel(config, record.plan.kind)?);
         let source = Arc::new(Source::new(address, &c.ca)?);
+        if record.trust.is_none() && record.plan.kind == Kind::System {
+            // It is the same repository: what is believed of it for policies is a beginning.
+            record.trust = Record::read(Kind::Policy, &config.device.data_dir).trust;
+        }
         let had = record.trust.is_some();
         if !had {
             let root = installed::given_root(&c.root).with_context(|| {
@@ -82,8 +88,8 @@ impl Offer {
             record.trust = None;
         }
         let catalogue = opened?;
-        let target = catalogue.target(&source, &Channel::target(&c.channel))?;
-        let mut channel = Channel::parse(&c.channel, &target)?;
+        let target = catalogue.target(&source, &Channel::target(channel))?;
+        let mut channel = Channel::parse(channel, &target)?;
         // Whoever can halt can keep a policy away and nothing else, so it needs no key.
         channel.halted |= record.halts.holds_up(&channel);
         let target = catalogue.target(&source, &channel.release)?;
@@ -95,7 +101,27 @@ impl Offer {
                 channel.bundle
             );
         }
+        let (offered, wanted) = (release.kind, record.plan.kind);
+        if offered != wanted {
+            let section = if wanted.is_policy() { "update" } else { "os" };
+            bail!(
+                "channel '{}' of the repository {address} offers a {}, and [{section}] channel names one for a {}: \
+                 nothing of it was taken",
+                channel.channel,
+                offered.word(),
+                wanted.word()
+            );
+        }
         Ok(Self { source, catalogue, channel, release })
+    }
+
+    /// Whether it is another than what `runs`; a system is told by its version.
+    pub fn is_new(&self, runs: &str) -> bool {
+        let of_version = |id: &str| id.split('+').next().map(str::to_owned);
+        match self.release.kind {
+            Kind::Policy => self.release.bundle != runs,
+            Kind::System => of_version(&self.release.bundle) != of_version(runs),
+        }
     }
 
     fn index(&self, name: &str) -> Result<Index> {
@@ -104,13 +130,10 @@ impl Offer {
 
     /// Files that are not there yet, as far as they are.
     fn begun(&self, config: &Config, parts: &Parts) -> Result<Vec<Partial>> {
-        let active = parts::bundle(config).ok();
-        let others: Vec<PathBuf> = active
-            .iter()
-            .flat_map(|bundle| {
-                bundle.manifest.parts.values().map(|part| bundle.dir.join(&part.file))
-            })
-            .collect();
+        let others = match self.release.kind {
+            Kind::Policy => files_of_policy(config),
+            Kind::System => System::of(config).readable_slot().into_iter().collect(),
+        };
         // The index of a frozen base is larger than a small adapter.
         let missing = self.release.files.iter().filter(|file| !parts.has(file));
         missing.map(|file| Ok(parts.begin(&self.index(&file.index())?, &others)?)).collect()
@@ -125,14 +148,15 @@ impl Offer {
             Admission::From(unix_s) => ("later", Some(unix_s)),
             Admission::Never => ("never", None),
         };
-        let runs = record.plan.runs().map_or(built_in, |release| &release.bundle);
+        let taken = record.plan.runs().filter(|release| release.kind.is_policy());
+        let runs = taken.map_or(built_in, |release| &release.bundle);
         json!({
             "repository": self.source.address(),
             "channel": self.channel.channel,
             "number": self.channel.number,
             "offered": self.release.bundle,
             "runs": runs,
-            "is_new": self.release.bundle != runs,
+            "is_new": self.is_new(runs),
             "bytes": self.release.bytes(),
             "halted": self.channel.halted,
             "floor": self.channel.floor,
@@ -144,10 +168,26 @@ impl Offer {
 }
 
 /// What the fleet server of this device has halted; nothing if it reports to nobody.
-fn halts(config: &Config) -> Result<Halts> {
+fn halts(config: &Config, channel: &str) -> Result<Halts> {
     let Some(line) = Line::of(config)? else { return Ok(Halts::default()) };
-    let channel = config.update.channel.clone();
-    Ok(Halts { numbers: line.halted(&channel)?, channel })
+    Ok(Halts { numbers: line.halted(channel)?, channel: channel.to_owned() })
+}
+
+/// The channel that is followed for policies, or for systems.
+fn channel(config: &Config, kind: Kind) -> Result<&str> {
+    match kind {
+        Kind::Policy => Ok(&config.update.channel),
+        Kind::System if config.os.channel.is_empty() => {
+            bail!("there is no channel that systems come from: name one in [os] channel")
+        }
+        Kind::System => Ok(&config.os.channel),
+    }
+}
+
+/// Files of the policy that runs, of which a new one may have much.
+fn files_of_policy(config: &Config) -> Vec<PathBuf> {
+    let Ok(bundle) = parts::bundle(config) else { return vec![] };
+    bundle.manifest.parts.values().map(|part| bundle.dir.join(&part.file)).collect()
 }
 
 /// The policy that the program carries.
@@ -171,7 +211,7 @@ pub struct Steps<'a> {
 }
 
 impl Steps<'_> {
-    /// Brings what is offered as far as to a bundle beside the one that runs. `watch` is told how fetching
+    /// Brings what is offered as far as to a bundle beside the one that runs, or into the other slot. `watch` is told how fetching
     /// goes, and may call it off. Returns how many bytes were fetched.
     ///
     /// # Errors
@@ -182,7 +222,7 @@ impl Steps<'_> {
         offer: &Offer,
         watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<u64> {
-        let own = built_in(self.config)?.id();
+        let own = self.runs()?;
         self.take(Input::Offered {
             channel: &offer.channel,
             release: &offer.release,
@@ -197,9 +237,24 @@ impl Steps<'_> {
             fetched = self.fetch(offer, watch)?;
         }
         if self.record.plan.stage == Stage::Verified {
-            self.lay_out()?;
+            match self.record.plan.kind {
+                Kind::Policy => self.lay_out()?,
+                Kind::System => system::hand_over(self)?,
+            }
         }
         Ok(fetched)
+    }
+
+    /// The policy that came with the program, or the system that runs; a system that does not say what it is takes
+    /// none.
+    fn runs(&self) -> Result<String> {
+        match self.record.plan.kind {
+            Kind::Policy => Ok(built_in(self.config)?.id()),
+            Kind::System => {
+                let system = System::of(self.config);
+                Ok(system.id(&system.rauc.status()?.compatible))
+            }
+        }
     }
 
     /// Takes one step.
@@ -220,7 +275,8 @@ impl Steps<'_> {
         offer: &Offer,
         watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<u64> {
-        let parts = Parts::open(&installed::folder(&self.config.device.data_dir))?;
+        let kind = self.record.plan.kind;
+        let parts = Parts::open(&installed::folder(kind, &self.config.device.data_dir))?;
         let mut partials = offer.begun(self.config, &parts)?;
         // A moment at which nothing may be fetched is noticed before the first byte.
         if watch(Progress::default()).is_break() {
@@ -241,7 +297,7 @@ impl Steps<'_> {
 
     fn lay_out(&mut self) -> Result<()> {
         let Some(candidate) = self.record.plan.candidate.clone() else { return Ok(()) };
-        let parts = Parts::open(&installed::folder(&self.config.device.data_dir))?;
+        let parts = Parts::open(&installed::folder(Kind::Policy, &self.config.device.data_dir))?;
         match parts.lay_out(&candidate.release) {
             Ok(_) => self.take(Input::LaidOut),
             Err(error) => self.cannot_be_used(error.into()),
@@ -266,7 +322,7 @@ impl Steps<'_> {
             return Ok(());
         }
         let Some(candidate) = self.record.plan.candidate.clone() else { return Ok(()) };
-        let parts = Parts::open(&installed::folder(&self.config.device.data_dir))?;
+        let parts = Parts::open(&installed::folder(Kind::Policy, &self.config.device.data_dir))?;
         self.take(Input::TrialBegins)?;
         let dir = parts.bundle(&candidate.release.bundle);
         match trial(&dir, self.config) {
@@ -292,7 +348,7 @@ impl Steps<'_> {
         if self.record.plan.stage != Stage::Staged {
             return Ok(None);
         }
-        let parts = Parts::open(&installed::folder(&self.config.device.data_dir))?;
+        let parts = Parts::open(&installed::folder(Kind::Policy, &self.config.device.data_dir))?;
         self.take(Input::TrialBegins)?;
         match trial(&parts.bundle(&candidate.release.bundle), self.config) {
             Ok(inquirer) => Ok(Some(inquirer)),
@@ -312,7 +368,7 @@ fn is_of_device(error: &anyhow::Error) -> bool {
 /// If it cannot be opened.
 pub fn fits_beside(config: &Config, record: &Record) -> Result<bool> {
     let Some(candidate) = &record.plan.candidate else { return Ok(false) };
-    let parts = Parts::open(&installed::folder(&config.device.data_dir))?;
+    let parts = Parts::open(&installed::folder(Kind::Policy, &config.device.data_dir))?;
     let bundle = Bundle::open(parts.bundle(&candidate.release.bundle))?;
     let needed = Footprint::of(&bundle)?.total();
     Ok(machine::memory_free().is_none_or(|free| needed <= free))

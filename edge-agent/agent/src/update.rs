@@ -9,8 +9,14 @@ use crate::{
 };
 use anyhow::{Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
+use release::Kind;
 use serde_json::{Value, json};
-use std::{io::Write, ops::ControlFlow, sync::atomic::Ordering, time::Instant};
+use std::{
+    io::Write,
+    ops::ControlFlow,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Instant,
+};
 use updater::{Effect, Input, Progress, Stage};
 
 /// Look for a new policy, take it, or go back to the one before.
@@ -51,7 +57,7 @@ pub fn run(config: &Config, arguments: &UpdateArguments, out: &mut dyn Write) ->
         UpdateCommand::Check(asked) => check(config, asked.json, out),
         UpdateCommand::Apply(asked) => apply(config, asked.json, out),
         UpdateCommand::Status(asked) => {
-            let record = Record::read(&config.device.data_dir);
+            let record = Record::read(Kind::Policy, &config.device.data_dir);
             tell(&standing(config, &record)?, asked.json, out)
         }
         UpdateCommand::Rollback(asked) => rollback(config, asked.json, out),
@@ -59,7 +65,7 @@ pub fn run(config: &Config, arguments: &UpdateArguments, out: &mut dyn Write) ->
 }
 
 fn check(config: &Config, json: bool, out: &mut dyn Write) -> Result<()> {
-    let mut record = Record::read(&config.device.data_dir);
+    let mut record = Record::read(Kind::Policy, &config.device.data_dir);
     let offer = Offer::ask(config, &mut record);
     // A running watch has the log: what was learnt is learnt again by whoever takes the update.
     if let Ok((mut log, _)) = parts::log(&config.device.data_dir) {
@@ -67,31 +73,35 @@ fn check(config: &Config, json: bool, out: &mut dyn Write) -> Result<()> {
     }
     let mut told = offer?.told(&record, &built_in(config)?.id());
     if !json {
-        let text = |key: &str| told[key].as_str().unwrap_or_default().to_owned();
-        let (runs, offered, number) = (text("runs"), text("offered"), &told["number"]);
-        let line = match (told["is_new"] == true, text("admission").as_str()) {
-            (false, _) => format!("this device runs {runs}, as its channel says (number {number})"),
-            (true, "now") => format!(
-                "{offered} is there for this device, which runs {runs}; take it with `lookback update apply`"
-            ),
-            (true, "later") => format!(
-                "{offered} is there for this device, which runs {runs}, from {} on",
-                rfc3339(&told["admitted_from_unix_s"])
-            ),
-            (true, "waits") => format!(
-                "{offered} is there, and this device, which runs {runs}, takes nothing new until {}: too many in \
-                 a row failed on it, and `lookback events` says how",
-                rfc3339(&told["admitted_from_unix_s"])
-            ),
-            _ if told["halted"] == true => {
-                format!("{offered} is there, and its rollout is halted; this device runs {runs}")
-            }
-            _ => format!("{offered} is there, and not for this device, which runs {runs}"),
-        };
-        return Ok(writeln!(out, "{line}")?);
+        return Ok(writeln!(out, "{}", line(&told, "lookback update apply"))?);
     }
     told["stage"] = json!(record.plan.stage);
     Ok(writeln!(out, "{told}")?)
+}
+
+/// What an offer is to this device, in a sentence; `apply` is the command that takes it.
+pub fn line(told: &Value, apply: &str) -> String {
+    let text = |key: &str| told[key].as_str().unwrap_or_default().to_owned();
+    let (runs, offered, number) = (text("runs"), text("offered"), &told["number"]);
+    match (told["is_new"] == true, text("admission").as_str()) {
+        (false, _) => format!("this device runs {runs}, as its channel says (number {number})"),
+        (true, "now") => {
+            format!("{offered} is there for this device, which runs {runs}; take it with `{apply}`")
+        }
+        (true, "later") => format!(
+            "{offered} is there for this device, which runs {runs}, from {} on",
+            rfc3339(&told["admitted_from_unix_s"])
+        ),
+        (true, "waits") => format!(
+            "{offered} is there, and this device, which runs {runs}, takes nothing new until {}: too many in \
+             a row failed on it, and `lookback events` says how",
+            rfc3339(&told["admitted_from_unix_s"])
+        ),
+        _ if told["halted"] == true => {
+            format!("{offered} is there, and its rollout is halted; this device runs {runs}")
+        }
+        _ => format!("{offered} is there, and not for this device, which runs {runs}"),
+    }
 }
 
 fn rfc3339(unix_s: &Value) -> String {
@@ -110,7 +120,7 @@ fn apply(config: &Config, json: bool, out: &mut dyn Write) -> Result<()> {
     let data_dir = &config.device.data_dir;
     let (mut log, _) = parts::log(data_dir)?;
     installed::started(&mut log)?;
-    let mut record = Record::of(&log)?;
+    let mut record = Record::of(Kind::Policy, &log)?;
     installed::tidy(&record.plan, data_dir)?;
     let offer = Offer::ask(config, &mut record);
     log.keep(&record)?;
@@ -121,23 +131,9 @@ fn apply(config: &Config, json: bool, out: &mut dyn Write) -> Result<()> {
         true => Ok(()),
         false => Ok(writeln!(out, "{sentence}")?),
     };
-    let bar = match json {
-        true => ProgressBar::hidden(),
-        false => ProgressBar::new(0).with_style(style()),
-    };
-    let mut watch = |progress: Progress| {
-        bar.set_length(progress.whole);
-        bar.set_position(progress.fetched);
-        match stop.load(Ordering::Relaxed) {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
-        }
-    };
     let ledger = &mut log;
     let mut steps = Steps { config, record: &mut record, ledger, say: &mut say };
-    let fetched = steps.stage(&offer, &mut watch);
-    bar.finish_and_clear();
-    let fetched = fetched.map_err(|error| {
+    let fetched = stage(&mut steps, &offer, json, &stop).map_err(|error| {
         anyhow::anyhow!("{error:#}; what came is kept, and `lookback update apply` goes on with it")
     })?;
     steps.try_it()?;
@@ -168,10 +164,32 @@ fn apply(config: &Config, json: bool, out: &mut dyn Write) -> Result<()> {
     }
 }
 
+/// Stages what is offered, until `stop`, with a bar for people. Returns how many bytes were fetched.
+///
+/// # Errors
+/// As [`Steps::stage`].
+pub fn stage(steps: &mut Steps<'_>, offer: &Offer, json: bool, stop: &AtomicBool) -> Result<u64> {
+    let bar = match json {
+        true => ProgressBar::hidden(),
+        false => ProgressBar::new(0).with_style(style()),
+    };
+    let mut watch = |progress: Progress| {
+        bar.set_length(progress.whole);
+        bar.set_position(progress.fetched);
+        match stop.load(Ordering::Relaxed) {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    };
+    let fetched = steps.stage(offer, &mut watch);
+    bar.finish_and_clear();
+    fetched
+}
+
 fn rollback(config: &Config, json: bool, out: &mut dyn Write) -> Result<()> {
     let (mut log, _) = parts::log(&config.device.data_dir)?;
     installed::started(&mut log)?;
-    let mut record = Record::of(&log)?;
+    let mut record = Record::of(Kind::Policy, &log)?;
     let before = record.plan.clone();
     let own = built_in(config)?.manifest.version;
     let (told, effects) = record.step(Input::GoBack { built_in: &own }, &mut log)?;

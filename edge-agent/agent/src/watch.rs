@@ -19,6 +19,7 @@ use crate::{
     poll::{Polling, poll},
     sight::Sight,
     signs::{Part, Signs},
+    system::{Confirming, confirm},
     tend::tend,
     trial::Shadow,
 };
@@ -81,8 +82,10 @@ pub struct Outward {
     pub line: Option<Line>,
     /// An MQTT broker.
     pub mirroring: Option<Mirroring>,
-    /// A repository of policies.
+    /// A repository of policies and systems.
     pub polling: Option<Polling>,
+    /// A system that is to be confirmed.
+    pub confirming: Option<Confirming>,
 }
 
 /// What was done while watching.
@@ -141,7 +144,7 @@ pub fn watch(
     let (dropped, lost) = (AtomicU64::new(0), AtomicU64::new(0));
     let normals: Vec<String> = cameras.iter().map(|c| c.normal.clone()).collect();
     let (signs, meters, over) = (&*plan.signs, &*plan.meters, &AtomicBool::new(false));
-    let Outward { line, mirroring, polling } = outward;
+    let Outward { line, mirroring, polling, confirming } = outward;
     let mut tally = thread::scope(|scope| {
         let (captured, to_keep) = bounded::<Seen>(FRAMES_QUEUED);
         let (kept, to_gate) = bounded::<Seen>(FRAMES_GATED);
@@ -168,6 +171,10 @@ pub fn watch(
         if let Some(polling) = polling {
             let report = concluded.clone();
             scope.spawn(move || poll(polling, &report, over, stop));
+        }
+        if let Some(confirming) = confirming {
+            let report = concluded.clone();
+            scope.spawn(move || confirm(confirming, &report, signs, over));
         }
         let keeper = {
             let report = concluded.clone();
@@ -298,6 +305,7 @@ fn keep(
                 Ok(_) => {
                     stored += 1;
                     failing = false;
+                    signs.stored();
                 }
                 // Said once per failure, not once per frame.
                 Err(error) if !failing => {

@@ -30,7 +30,7 @@ pub enum PartsError {
     },
     /// There is no room.
     #[error(
-        "the new policy needs {} MB on the disk of '{}', and {} MB are free beside what footage and events need: \
+        "the update needs {} MB on the disk of '{}', and {} MB are free beside what footage and events need: \
          give footage less ([store] bytes_max_mb)",
         needed >> 20, path.display(), free >> 20
     )]
@@ -43,7 +43,7 @@ pub enum PartsError {
         free: u64,
     },
     /// All chunks are there, and they are not the file.
-    #[error("'{file}' of the new policy was put together wrongly: publish it anew")]
+    #[error("'{file}' of the update was put together wrongly: publish it anew")]
     Wrong {
         /// The file.
         file: String,
@@ -93,6 +93,11 @@ impl Parts {
     pub fn bundle(&self, id: &str) -> PathBuf {
         let plain = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' };
         self.bundles.join(id.chars().map(plain).collect::<String>())
+    }
+
+    /// Where the file is or will be.
+    pub fn path(&self, file: &File) -> PathBuf {
+        self.whole(&file.blake3)
     }
 
     fn whole(&self, hash: &str) -> PathBuf {

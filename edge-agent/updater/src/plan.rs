@@ -9,16 +9,22 @@
 //!
 //! The log keeps the plan; each step is one transaction with what it tells. What watches follows from the plan
 //! alone ([`Plan::runs`]): until a trial has passed it is the old policy, beside which the new one is tried.
+//!
+//! A system goes the same way under a plan of its own. Where a policy is laid out beside another, RAUC installs a
+//! system into the other slot; its trial begins with the start of the machine that finds it running
+//! ([`Input::Booted`]), and what runs is then for the machine to say.
 
 use bundle::Version;
-use release::{Admission, Channel, Release};
+use release::{Admission, Channel, Kind, Release};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 
 /// A trial that has begun so often and never ended has failed: the policy takes the program down with it.
 const STARTS_MAX: u32 = 2;
-/// After so many policies in a row that were not kept, the device itself may be what is wrong: it waits.
+/// After so many in a row that were not kept, the device itself may be what is wrong: it waits.
 const FAILURES_MAX: u32 = 3;
+/// A system that was handed to RAUC so often, and never was installed or refused, has failed.
+const HANDOVERS_MAX: u32 = 2;
 /// For so long, before it takes another one; after it a single failure is enough to wait again.
 const PENALTY_S: i64 = 86_400;
 
@@ -32,17 +38,17 @@ pub enum Stage {
     Fetching,
     /// They are all there, and what was signed.
     Verified,
-    /// They are laid out as a bundle, beside the one that runs.
+    /// They are laid out as a bundle, beside the one that runs; a system is in the other slot, and starts next.
     Staged,
-    /// It is tried beside the one that runs.
+    /// It is tried beside the one that runs; a system has started.
     Trial,
-    /// It is the device's policy.
+    /// It is the device's policy, or system.
     Committed,
     /// It is not, and never will be under this number.
     RolledBack,
 }
 
-/// A policy that a device has, or could have.
+/// What a device has, or could have.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Slot {
     /// `name@version+hash`.
@@ -53,7 +59,7 @@ pub struct Slot {
     pub release: Option<Release>,
 }
 
-/// A policy that is on its way.
+/// A policy or a system that is on its way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Candidate {
     /// The channel that offered it.
@@ -77,9 +83,21 @@ impl Candidate {
     }
 }
 
+/// The start of a machine, and what it started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Boot {
+    /// Hash of the root that runs.
+    pub root: String,
+    /// The kernel's name for this start of the machine.
+    pub id: String,
+}
+
 /// All that an updater must not forget, but what it believes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
+    /// Of what.
+    #[serde(default, skip_serializing_if = "Kind::is_policy")]
+    pub kind: Kind,
     /// Where the newest update stands.
     pub stage: Stage,
     /// What is on its way, or came to an end last.
@@ -100,8 +118,11 @@ pub struct Plan {
     pub floor: String,
     /// The device's place in every wave.
     pub seed: u16,
-    /// How often the trial has begun.
+    /// How often the trial has begun; of a system, how often it was handed to RAUC.
     pub starts: u32,
+    /// What ran when it was handed to RAUC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left: Option<Boot>,
     /// How many policies in a row failed here.
     #[serde(default)]
     pub failures: u32,
@@ -114,7 +135,7 @@ pub struct Plan {
 #[derive(Clone, Debug)]
 pub enum Input<'a> {
     /// A believed channel offers this release, at this time in seconds since 1970. `agent` is the version of
-    /// the program, and `built_in` the bundle that came with it.
+    /// the program, and `built_in` the bundle that came with it; of a system it is what runs, `compatible@version`.
     Offered {
         /// The channel.
         channel: &'a Channel,
@@ -127,13 +148,24 @@ pub enum Input<'a> {
         /// Id of the bundle that the program carries.
         built_in: &'a str,
     },
+    /// A person brings a system, whose file is there and verified; `agent` and `built_in` as above.
+    Brought {
+        /// What it is.
+        release: &'a Release,
+        /// What runs.
+        built_in: &'a str,
+    },
     /// Every file of the candidate is there and verified.
     Fetched,
-    /// It is laid out, and opens as a bundle.
+    /// It is handed to RAUC, by what runs now.
+    HandedOver(Boot),
+    /// It is laid out, and opens as a bundle; of a system, RAUC has installed it.
     LaidOut,
+    /// The program has started on this start of the machine.
+    Booted(&'a Boot),
     /// Its trial begins.
     TrialBegins,
-    /// The program has started: whatever was tried is not any more.
+    /// The program has started: whatever policy was tried is not any more.
     Started,
     /// The trial was ended in good order before it was over.
     CalledOff,
@@ -192,6 +224,11 @@ impl Plan {
 
     /// Releases whose files are needed.
     pub fn needs(&self) -> Vec<&Release> {
+        if self.kind == Kind::System {
+            // What RAUC has taken lies in a slot.
+            let coming = matches!(self.stage, Stage::Fetching | Stage::Verified);
+            return self.candidate.iter().filter(|_| coming).map(|c| &c.release).collect();
+        }
         let slots = [self.active.as_ref(), self.previous.as_ref().and_then(Option::as_ref)];
         let kept = slots.into_iter().flatten().filter_map(|slot| slot.release.as_ref());
         let underway = !matches!(self.stage, Stage::Idle | Stage::Committed | Stage::RolledBack);
@@ -205,8 +242,11 @@ impl Plan {
             Input::Offered { channel, release, now_unix_s, agent, built_in } => {
                 self.offered(channel, release, now_unix_s, agent, built_in)
             }
+            Input::Brought { release, built_in } => self.brought(release, built_in),
             Input::Fetched => self.moves(Stage::Fetching, Stage::Verified),
-            Input::LaidOut => self.moves(Stage::Verified, Stage::Staged),
+            Input::HandedOver(left) => self.handed_over(left),
+            Input::LaidOut => self.laid_out(),
+            Input::Booted(boot) => self.booted(boot),
             Input::TrialBegins => {
                 let (mut plan, effects) = self.moves(Stage::Staged, Stage::Trial);
                 if !effects.is_empty() {
@@ -231,8 +271,9 @@ impl Plan {
         agent: &str,
         built_in: &str,
     ) -> (Self, Vec<Effect>) {
-        // A trial decides about itself; the next offer waits for it.
-        if self.stage == Stage::Trial {
+        // A trial decides about itself; the next offer waits for it. A system that is installed is as good as on trial.
+        if self.stage == Stage::Trial || (self.stage == Stage::Staged && self.kind == Kind::System)
+        {
             return (self, vec![]);
         }
         if self.channel != channel.channel {
@@ -260,8 +301,7 @@ impl Plan {
         if Version::parse(&channel.floor) > Version::parse(&self.floor) {
             self.floor = channel.floor.clone();
         }
-        let running = self.runs().map_or(built_in, |release| &release.bundle);
-        if release.bundle == running {
+        if self.is_running(release, built_in) {
             self.number = channel.number;
             let underway = !self.needs().is_empty() && self.stage_is_underway();
             if underway {
@@ -273,7 +313,10 @@ impl Plan {
         }
         let refused = match () {
             () if Version::parse(&release.version) < Version::parse(&self.floor) => {
-                Some(format!("the fleet runs nothing below {}", self.floor))
+                Some(self.is_too_low())
+            }
+            () if self.is_strange(release, built_in).is_some() => {
+                self.is_strange(release, built_in)
             }
             () if Version::parse(&release.min_agent) > Version::parse(agent) => Some(format!(
                 "it needs version {} of this program, which is {agent}",
@@ -296,7 +339,7 @@ impl Plan {
             let low =
                 |c: &Candidate| Version::parse(&c.release.version) < Version::parse(&self.floor);
             if self.candidate.as_ref().is_some_and(low) {
-                let why = format!("the fleet runs nothing below {}", self.floor);
+                let why = self.is_too_low();
                 return self.failed(why);
             }
             return (self, vec![]);
@@ -319,9 +362,98 @@ impl Plan {
         }
         self.number = channel.number;
         (self.stage, self.candidate, self.why) = (Stage::Fetching, Some(candidate), None);
-        self.starts = 0;
+        (self.starts, self.left) = (0, None);
         let say = self.say("is being fetched");
         (self, vec![say, Effect::Clear])
+    }
+
+    /// Whether it is what runs already. A system says itself what it is: whoever flashes one asks nobody.
+    fn is_running(&self, release: &Release, built_in: &str) -> bool {
+        match self.kind {
+            Kind::Policy => {
+                release.bundle == self.runs().map_or(built_in, |release| &release.bundle)
+            }
+            Kind::System => format!("{}@{}", release.name, release.version) == built_in,
+        }
+    }
+
+    /// Why it is nothing for this device, whatever its version.
+    fn is_strange(&self, release: &Release, built_in: &str) -> Option<String> {
+        if release.kind != self.kind {
+            let (found, wanted) = (release.kind.word(), self.kind.word());
+            return Some(format!("it is a {found} where a {wanted} is wanted"));
+        }
+        let machine = built_in.split('@').next().unwrap_or_default();
+        (self.kind == Kind::System && release.name != machine).then(|| {
+            format!("it is for machines of the kind {}, and this is {machine}", release.name)
+        })
+    }
+
+    fn is_too_low(&self) -> String {
+        format!("the fleet runs nothing below {}", self.floor)
+    }
+
+    fn brought(mut self, release: &Release, built_in: &str) -> (Self, Vec<Effect>) {
+        if self.kind != Kind::System || matches!(self.stage, Stage::Staged | Stage::Trial) {
+            return (self, vec![]);
+        }
+        let is_too_low = Version::parse(&release.version) < Version::parse(&self.floor);
+        let refused = is_too_low.then(|| self.is_too_low());
+        let refused = refused.or_else(|| self.is_strange(release, built_in));
+        // It is of no channel, and the number that was followed last is not followed again after it.
+        let (channel, number, wave) = (String::new(), self.number, 0);
+        self.candidate = Some(Candidate { channel, number, wave, release: release.clone() });
+        (self.stage, self.why, self.starts, self.left) = (Stage::Verified, None, 0, None);
+        match refused {
+            Some(why) => self.failed(why),
+            None => {
+                let say = self.say("was brought by a person");
+                (self, vec![say, Effect::Clear])
+            }
+        }
+    }
+
+    fn handed_over(mut self, left: Boot) -> (Self, Vec<Effect>) {
+        if self.stage != Stage::Verified {
+            return (self, vec![]);
+        }
+        if self.starts >= HANDOVERS_MAX {
+            let why = format!("its installation was cut off {} times", self.starts);
+            return self.failed_here(why);
+        }
+        (self.starts, self.left) = (self.starts + 1, Some(left));
+        (self, vec![])
+    }
+
+    fn laid_out(self) -> (Self, Vec<Effect>) {
+        let (mut plan, mut effects) = self.moves(Stage::Verified, Stage::Staged);
+        if plan.kind == Kind::System && !effects.is_empty() {
+            plan.starts = 0;
+            effects.push(Effect::Clear);
+        }
+        (plan, effects)
+    }
+
+    /// One step of what the start of the machine brings; there may be another.
+    fn booted(self, boot: &Boot) -> (Self, Vec<Effect>) {
+        let is_another = self.left.as_ref().is_some_and(|left| left.root != boot.root);
+        let is_by_hand = self.candidate.as_ref().is_some_and(|c| c.channel.is_empty());
+        let has_restarted = self.left.as_ref().is_none_or(|left| left.id != boot.id);
+        match self.stage {
+            // The power failed after RAUC was done and before that was written down.
+            Stage::Verified if is_another => self.laid_out(),
+            // The file of it may be gone, and was nobody's but a person's.
+            Stage::Verified if is_by_hand => {
+                self.failed("its installation was cut off: bring it again".to_owned())
+            }
+            Stage::Staged if is_another => self.moves(Stage::Staged, Stage::Trial),
+            Stage::Staged if has_restarted => self
+                .failed_here("the machine has started, and the old system runs again".to_owned()),
+            Stage::Trial if !is_another => self.failed_here(
+                "it had started and was not confirmed, and the old system runs again".to_owned(),
+            ),
+            _ => (self, vec![]),
+        }
     }
 
     fn stage_is_underway(&self) -> bool {
@@ -333,10 +465,12 @@ impl Plan {
             return (self, vec![]);
         }
         self.stage = to;
-        let say = self.say(match to {
-            Stage::Verified => "has come, and is what was signed",
-            Stage::Staged => "is laid out beside the policy that runs",
-            _ => "is on trial",
+        let say = self.say(match (to, self.kind) {
+            (Stage::Verified, _) => "has come, and is what was signed",
+            (Stage::Staged, Kind::Policy) => "is laid out beside the policy that runs",
+            (Stage::Staged, Kind::System) => "is installed in the other slot, and starts next",
+            (_, Kind::Policy) => "is on trial",
+            (_, Kind::System) => "has started, and is on trial",
         });
         (self, vec![say])
     }
@@ -371,10 +505,14 @@ impl Plan {
             version: release.version.clone(),
             release: Some(release),
         };
-        self.previous = Some(self.active.replace(slot));
+        let before = self.active.replace(slot);
+        self.previous = self.kind.is_policy().then_some(before);
         (self.stage, self.starts) = (Stage::Committed, 0);
         (self.failures, self.waits_since_unix_s) = (0, None);
-        let mut say = self.say("is the policy from now on");
+        let mut say = self.say(match self.kind {
+            Kind::Policy => "is the policy from now on",
+            Kind::System => "is confirmed",
+        });
         if let Effect::Say { fields, .. } = &mut say {
             fields["trial"] = seen.clone();
         }
@@ -424,26 +562,31 @@ impl Plan {
     fn say(&self, what: &str) -> Effect {
         let fields = self.facts();
         let bundle = fields["bundle"].as_str().unwrap_or_default();
-        Effect::Say { sentence: format!("the policy {bundle} {what}"), fields }
+        Effect::Say { sentence: format!("the {} {bundle} {what}", self.kind.word()), fields }
     }
 
     /// What an event of the newest update tells: the fleet server counts by them how a rollout goes.
     fn facts(&self) -> Value {
         let candidate = self.candidate.as_ref();
-        json!({
+        let mut facts = json!({
             "stage": self.stage,
             "bundle": candidate.map_or("", |c| &c.release.bundle),
             "channel": candidate.map(|c| &c.channel),
             "number": self.number,
             "wave": candidate.map(|c| c.wave),
             "why": self.why,
-        })
+        });
+        if self.kind == Kind::System {
+            facts["what"] = self.kind.word().into();
+        }
+        facts
     }
 
     fn say_that_it_waits(&self) -> Effect {
         let (hours, until) = (PENALTY_S / 3600, self.waits_until_unix_s());
         let sentence = format!(
-            "no new policy is taken for {hours} hours, since {} in a row failed on this device",
+            "no new {} is taken for {hours} hours, since {} in a row failed on this device",
+            self.kind.word(),
             self.failures
         );
         Effect::Say { sentence, fields: json!({"failures": self.failures, "until_unix_s": until}) }

@@ -67,7 +67,7 @@ impl Channel {
     /// [`FormatError`]
     pub fn parse(channel: &str, json: &[u8]) -> Result<Self, FormatError> {
         let name = Self::target(channel);
-        let found: Self = read(&name, json)?;
+        let found: Self = read(&name, json, SCHEMA)?;
         match found.channel == channel {
             true => found.check().map(|()| found).map_err(|why| malformed(&name, why)),
             false => Err(malformed(&name, "it is another channel's")),

@@ -117,7 +117,7 @@ impl Index {
     /// # Errors
     /// [`FormatError`]
     pub fn parse(name: &str, json: &[u8]) -> Result<Self, FormatError> {
-        let written: Written = read(name, json)?;
+        let written: Written = read(name, json, SCHEMA)?;
         let hash = |text: &str| match is_hash(text) {
             true => Hash::from_hex(text).map_err(|error| malformed(name, error)),
             false => Err(malformed(name, "a hash is 64 hexadecimal digits")),

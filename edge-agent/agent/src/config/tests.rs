@@ -113,7 +113,7 @@ fn every_mistake_is_named_with_its_line_and_what_would_be_right() {
         (
             "[qqq]\n",
             "line 1: there is no section [qqq]; there are device, camera, store, sentinel, inquiry, \
-             events, uplink, mqtt, update, metrics, board, log",
+             events, uplink, mqtt, update, os, metrics, board, log",
         ),
         (
             "threads = 2",

@@ -6,12 +6,14 @@ use crate::installed::Record;
 use crate::one_line;
 use crate::poll::is_away;
 use crate::staging::Offer;
+use crate::system::{RaucError, Status, System};
 use anyhow::Error;
 use bundle::Bundle;
 use event_log::{EventRow, Kinds, LogReader, Query};
 use frame_store::{PinId, RealFs, Recovery, StoreError, read_pinned_in};
 use hal_camera::CameraError;
 use hal_linux::{BoardDescription, Device, LinuxBoard, PartState, V4l2Camera};
+use release::Kind;
 use rustix::fs::{Access, access, statvfs};
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
@@ -154,7 +156,7 @@ pub(super) fn policies(config: &Config) -> Check {
     if config.update.repository.is_empty() {
         return Check::ok(NAME, "none are asked for ([update] repository names where)");
     }
-    let mut record = Record::read(&config.device.data_dir);
+    let mut record = Record::read(Kind::Policy, &config.device.data_dir);
     match Offer::ask(config, &mut record) {
         Ok(Offer { channel, release, .. }) => {
             let (name, number, bundle) = (channel.channel, channel.number, release.bundle);
@@ -166,6 +168,49 @@ pub(super) fn policies(config: &Config) -> Check {
         }
         Err(error) => {
             Check::fail(NAME, one_line(&error), "mend that; meanwhile nothing new is taken")
+        }
+    }
+}
+
+/// The operating system: which one runs, from which slot, and whether it is there to stay. `status` is RAUC's answer.
+pub(super) fn system(system: &System, status: Result<&Status, &RaucError>) -> Check {
+    const NAME: &str = "system";
+    let runs = system.booted.describe();
+    match (system.is_confirmed(), status) {
+        (None, Err(RaucError::Absent { .. })) => {
+            Check::ok(NAME, "no image of Lookback: whoever set it up keeps it up to date")
+        }
+        (None, Err(error)) => Check::warn(NAME, error.to_string(), "set RAUC up, or remove it"),
+        (None, Ok(status)) => Check::warn(
+            NAME,
+            format!("{} without a name for its root: new systems are not taken", status.compatible),
+            "start the machine with lookback.root= on the kernel's command line",
+        ),
+        (Some(_), Err(error)) => {
+            let remedy = "look at the journal of RAUC's service; no new system can be taken";
+            Check::fail(NAME, format!("{runs}; {error}"), remedy)
+        }
+        (Some(confirmed), Ok(status)) => {
+            let bad: Vec<&str> = status
+                .slots
+                .iter()
+                .filter(|slot| slot.boot_status.as_deref() != Some("good"))
+                .map(|slot| slot.bootname.as_str())
+                .collect();
+            let finding = format!("{} {runs}", status.compatible);
+            match (confirmed, bad.is_empty()) {
+                (false, _) => Check::warn(
+                    NAME,
+                    format!("{finding}, not confirmed yet"),
+                    "nothing, if it is new: `lookback run` confirms it when it has watched well for a while",
+                ),
+                (true, false) => Check::warn(
+                    NAME,
+                    format!("{finding}, confirmed; slot {} cannot be started", bad.join(", ")),
+                    "have a system installed there, with `lookback os install`, so that there is one to go back to",
+                ),
+                (true, true) => Check::ok(NAME, format!("{finding}, confirmed")),
+            }
         }
     }
 }

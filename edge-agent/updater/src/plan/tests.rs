@@ -8,6 +8,7 @@ fn release(version: &str, hash: char) -> Release {
     let blake3 = hash.to_string().repeat(64);
     Release {
         schema: SCHEMA,
+        kind: Kind::Policy,
         bundle: format!("nano@{version}+{}", &blake3[..12]),
         name: "nano".to_owned(),
         version: version.to_owned(),
