@@ -41,12 +41,18 @@ say() { echo "$tool: $*" >&2; }
 impossible() { say "$*"; exit 3; }
 fail() { say "$*"; exit 1; }
 
-# Makes what is missing.
-make_toolchain() {
+# What no script can bring.
+check_machine() {
     [ "$(uname -m)" = x86_64 ] || impossible 'runs on x86-64 only, as the zig that it has a hash of does'
     [ "$(id -u)" = 0 ] || impossible 'needs root, to make a Debian of its own: run it under sudo'
     unshare --mount true 2>/dev/null || impossible 'this machine allows no mounts (in a container: one with more privileges is needed)'
-    mkdir -p "$cache" "$target" "$cache/zig-cache"
+    command -v cargo >/dev/null || impossible 'needs cargo on this machine, to fetch crates: install Rust'
+}
+
+# Makes what is missing.
+make_toolchain() {
+    check_machine
+    mkdir -p "$cache" "$target" "$cache/zig-cache" "$registry"
     # One at a time.
     exec 9>"$cache/lock"
     flock 9
@@ -60,8 +66,6 @@ make_toolchain() {
 
 # Fetches the crates that Cargo.lock names, out here, where the machine's own settings for Cargo hold.
 fetch_crates() {
-    command -v cargo >/dev/null || fail 'needs cargo on this machine, to fetch crates: install Rust'
-    mkdir -p "$registry"
     (cd "$repository" && { cargo fetch --quiet --locked --offline 2>/dev/null || cargo fetch --quiet --locked; }) ||
         fail 'cargo could not fetch the crates of Cargo.lock: the first build needs the network'
 }
