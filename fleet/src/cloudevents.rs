@@ -27,8 +27,8 @@ pub const BATCH_EVENTS_MAX: usize = 1000;
 pub const EVENT_BYTES_MAX: usize = 64 << 10;
 /// The label of a health event whose `fields.seqs` will never be sent.
 const EVENTS_DROPPED: &str = "events dropped";
-/// The label of a health event that tells where the update of a device's policy stands.
-const POLICY: &str = "policy";
+/// The labels of health events that tell where the update of a device's policy, or of its system, stands.
+const UPDATES: [&str; 2] = ["policy", "system"];
 /// The longest id of a bundle, and the longest reason, in bytes; more of a reason is cut off.
 const BUNDLE_MAX: usize = 200;
 const WHY_MAX: usize = 500;
@@ -502,7 +502,7 @@ impl Event {
 
     /// What it says of an update. That it says nothing that is understood is no fault: the event is stored all the same.
     fn policy_step(&self, kind: Kind, label: &str) -> Option<PolicyStep> {
-        if kind != Kind::Health || label != POLICY {
+        if kind != Kind::Health || !UPDATES.contains(&label) {
             return None;
         }
         let fields = &self.value("data.fields");

@@ -1,11 +1,11 @@
-//! The repository of policies: a folder of plain files that cameras update from, signed as TUF asks.
+//! The repository of policies and systems: a folder of plain files that cameras update from, signed as TUF asks.
 //!
 //! Any web server can serve the folder, and a stick can carry it; no camera believes anything of it that is
 //! not signed. What lies where is told in the crate `release`. Beside that, a repository has `staged/`: what
 //! is prepared and not yet visible, targets by their plain names, and the signed `N.targets.json`.
 //!
 //! A policy goes the way add → sign → publish, each a command of its own, because the keys lie in different
-//! places: [`add`] and [`redirect`] need none, [`sign`] the key of the targets, which is best kept offline,
+//! places: [`add`], [`add_system`] and [`redirect`] need none, [`sign`] the key of the targets, which is best kept offline,
 //! and [`publish`] the two that a machine may hold which renews the timestamp by itself. [`rotate`] replaces a
 //! key; [`overview`] says how everything stands; [`prune`] removes what nothing refers to.
 //!
@@ -26,6 +26,7 @@ mod metadata;
 mod overview;
 mod prune;
 mod publication;
+mod rauc_bundle;
 mod rollout;
 mod rotation;
 mod staging;
@@ -38,7 +39,7 @@ pub use prune::{Pruned, prune};
 pub use publication::{Published, Signed, prepare, publish, sign, sign_without};
 pub use rollout::{Pause, Terms, start, waves};
 pub use rotation::{Decided, Rotated, Rotation, prepare_rotation, rotate};
-pub use staging::{Added, Packing, Redirection, add, redirect};
+pub use staging::{Added, Packing, Redirection, add, add_system, redirect};
 
 use keys::KeyFolder;
 use release::METADATA;

@@ -238,6 +238,18 @@ impl Plan {
 
     /// The next plan, and what is to be done.
     pub fn step(self, input: Input<'_>) -> (Self, Vec<Effect>) {
+        // Nothing of a system ends with the program, and its way back is the machine's.
+        let is_of_policies = matches!(
+            input,
+            Input::TrialBegins
+                | Input::Started
+                | Input::Broke(_)
+                | Input::CalledOff
+                | Input::GoBack { .. }
+        );
+        if self.kind == Kind::System && is_of_policies {
+            return (self, vec![]);
+        }
         match input {
             Input::Offered { channel, release, now_unix_s, agent, built_in } => {
                 self.offered(channel, release, now_unix_s, agent, built_in)
@@ -426,6 +438,9 @@ impl Plan {
     }
 
     fn laid_out(self) -> (Self, Vec<Effect>) {
+        if self.kind == Kind::System && self.left.is_none() {
+            return (self, vec![]);
+        }
         let (mut plan, mut effects) = self.moves(Stage::Verified, Stage::Staged);
         if plan.kind == Kind::System && !effects.is_empty() {
             plan.starts = 0;

@@ -91,6 +91,7 @@ fn an_update_is_told_by_what_makes_sense_and_by_nothing_else() {
     let step = told("policy", fields.clone()).unwrap();
     assert_eq!((step.stage, step.number, step.wave), (Stage::RolledBack, 7, 2));
     assert_eq!(step.why.as_deref().map(str::len), Some(500), "a reason has its bounds");
+    assert_eq!(told("system", fields.clone()), Some(step), "of a system it is the same");
     assert_eq!(told("events kept", fields.clone()), None);
     for (key, wrong) in [
         ("stage", json!("Flying")),

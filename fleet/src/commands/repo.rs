@@ -7,7 +7,7 @@ use fleet::repository::{
     Rotation, Terms,
 };
 use indicatif::{ProgressBar, ProgressStyle};
-use release::{Channel, Wave};
+use release::{Channel, Kind, Wave};
 use serde::Serialize;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub enum RepoCommand {
     /// Make a repository, and the keys that sign it.
     Init(InitArguments),
-    /// Pack a bundle, and prepare that a channel offers it.
+    /// Pack a bundle, or with --os a system, and prepare that a channel offers it.
     Add(AddArguments),
     /// Prepare another course of a channel: other waves, a halt, a return to an older bundle.
     Waves(WavesArguments),
@@ -103,11 +103,18 @@ impl TermsArguments {
 pub struct AddArguments {
     #[command(flatten)]
     place: Place,
-    /// The folder of the bundle, sealed by `lookback-bundle seal`.
+    /// The folder of the bundle, sealed by `lookback-bundle seal`; with --os, the file that RAUC is to install.
     bundle: PathBuf,
-    /// The channel that offers it, made if there is none of the name.
-    #[arg(long, value_name = "NAME", default_value = "stable")]
-    channel: String,
+    /// The channel that offers it, made if there is none of the name; policies and systems have channels of their
+    /// own. [default: stable, with --os os-stable]
+    #[arg(long, value_name = "NAME")]
+    channel: Option<String>,
+    /// It is a system, a RAUC bundle in the format verity, for machines of this kind: the `compatible` of their RAUC.
+    #[arg(long, value_name = "COMPATIBLE", requires = "version")]
+    os: Option<String>,
+    /// With --os: its version, major.minor.patch, which is the IMAGE_VERSION of its os-release, too.
+    #[arg(long, value_name = "VERSION", requires = "os")]
+    version: Option<String>,
     #[command(flatten)]
     terms: TermsArguments,
 }
@@ -244,15 +251,24 @@ async fn add(arguments: &AddArguments, now: SystemTime) -> Result<()> {
         Packing::Begin { bytes } => bar.set_length(bytes),
         Packing::Done { bytes } => bar.inc(bytes),
     };
-    let (bundle, channel) = (&arguments.bundle, &arguments.channel);
-    let added = repository::add(&repository, bundle, channel, &terms, now, progress).await;
+    let (path, system) =
+        (&arguments.bundle, arguments.os.as_deref().zip(arguments.version.as_deref()));
+    let usual = if system.is_some() { "os-stable" } else { "stable" };
+    let channel = arguments.channel.as_deref().unwrap_or(usual);
+    let added = match system {
+        None => repository::add(&repository, path, channel, &terms, now, progress).await,
+        Some((compatible, version)) => {
+            let system = (path.as_path(), compatible, version);
+            repository::add_system(&repository, system, channel, &terms, now, progress).await
+        }
+    };
     bar.finish_and_clear();
     let added = added?;
     answer(&arguments.place, &added, |out| {
         let (bytes, new) = (shown(added.bytes), shown(added.new_bytes));
         writeln!(out, "{} is packed: {new} new of {bytes}", added.bundle)?;
         write_channel(out, &added.channel)?;
-        if !added.golden {
+        if !added.golden && added.kind == Kind::Policy {
             writeln!(
                 out,
                 "it has no golden answers, by which a camera sees that it computes what you did: give it some \
@@ -369,7 +385,8 @@ fn write_overview(out: &mut dyn Write, dir: &Path, overview: &Overview) -> io::R
     for bundle in &overview.bundles {
         let bytes = shown(bundle.bytes);
         let files = counted(bundle.files, "file");
-        writeln!(out, "bundle {}: {files}, {bytes}", bundle.bundle)?;
+        let kind = if bundle.kind == Kind::System { "system" } else { "bundle" };
+        writeln!(out, "{kind} {}: {files}, {bytes}", bundle.bundle)?;
     }
     let (packs, bytes) = (&overview.packs, shown(overview.packs.bytes));
     let hashed = if packs.hashed { "every chunk as it should be" } else { "of the right length" };

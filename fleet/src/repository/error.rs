@@ -193,6 +193,17 @@ pub enum RepositoryError {
     /// There is no such channel.
     #[error("there is no channel '{0}': `lookback-fleet repo add` begins it with its first bundle")]
     NoChannel(String),
+    /// It is no version.
+    #[error("'{0}' is no version: write major.minor.patch, such as 1.2.0")]
+    Version(String),
+    /// A file is no bundle of RAUC's, or another than was said.
+    #[error("'{}' {why}", path.display())]
+    RaucBundle {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// There is no such bundle.
     #[error(
         "there is no bundle '{0}' in the repository: `lookback-fleet repo show` lists them, `repo add` adds one"

@@ -4,7 +4,7 @@ use super::change::Change;
 use super::contents::Contents;
 use super::{RepositoryError, client, files, staging};
 use crate::moment;
-use release::{Channel, PACKS};
+use release::{Channel, Kind, PACKS};
 use serde::Serialize;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -67,9 +67,11 @@ pub struct ChannelState {
     pub start: String,
 }
 
-/// A bundle.
+/// A bundle, or a system.
 #[derive(Clone, Debug, Serialize)]
 pub struct BundleState {
+    /// Which of them.
+    pub kind: Kind,
     /// Its id.
     pub bundle: String,
     /// The target of its release.
@@ -120,6 +122,7 @@ pub async fn overview(
         start: moment_of(channel.start_unix_s),
     });
     let bundles = contents.releases.iter().map(|(name, release)| BundleState {
+        kind: release.kind,
         bundle: release.bundle.clone(),
         release: name.clone(),
         bytes: release.bytes(),

@@ -2,10 +2,11 @@
 
 use super::change::STAGED;
 use super::contents::Contents;
+use super::rauc_bundle::RaucBundle;
 use super::rollout::{self, Pause, Terms};
 use super::{Repository, RepositoryError, client, files};
-use bundle::{Bundle, GOLDEN};
-use release::{Channel, Index, PACKS, Release, is_label, pack, pack_path};
+use bundle::{Bundle, GOLDEN, Version};
+use release::{Channel, Index, Kind, PACKS, Release, is_label, pack, pack_path};
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,16 +14,18 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tough::ExpirationEnforcement;
 
-/// What was prepared of a bundle.
+/// What was prepared of a bundle, or of a system.
 #[derive(Clone, Debug, Serialize)]
 pub struct Added {
+    /// Which of them.
+    pub kind: Kind,
     /// Its id.
     pub bundle: String,
     /// The target of its release.
     pub release: String,
     /// The channel that will offer it, as it will be.
     pub channel: Channel,
-    /// Bytes of the bundle.
+    /// Bytes of it.
     pub bytes: u64,
     /// Bytes of the packs that were written for it.
     pub new_bytes: u64,
@@ -52,22 +55,60 @@ pub async fn add(
     channel: &str,
     terms: &Terms,
     now: SystemTime,
-    mut progress: impl FnMut(Packing),
+    progress: impl FnMut(Packing),
 ) -> Result<Added, RepositoryError> {
-    label("the channel's name", channel)?;
-    let dir = repository.dir();
-    let contents = prospective(dir).await?;
     let bundle = Bundle::open(bundle)?;
     label("the bundle's name", &bundle.manifest.name)?;
     label("the bundle's version", &bundle.manifest.version)?;
     let manifest = bundle.dir.join(bundle::MANIFEST);
     let release = Release::of(&bundle)
         .map_err(|source| RepositoryError::file("reading", &manifest, source))?;
+    let path = |file: &release::File| bundle.dir.join(&file.file);
+    let added = add_release(repository, &release, path, channel, terms, now, progress).await?;
+    Ok(Added { golden: bundle.manifest.parts.contains_key(GOLDEN), ..added })
+}
+
+/// Packs the RAUC bundle in `file`, a system for machines of the kind `compatible`, and prepares that `channel` offers
+/// it under `version`; the rest is as with [`add`].
+///
+/// # Errors
+/// [`RepositoryError`]; nothing is prepared then.
+pub async fn add_system(
+    repository: &Repository,
+    (file, compatible, version): (&Path, &str, &str),
+    channel: &str,
+    terms: &Terms,
+    now: SystemTime,
+    progress: impl FnMut(Packing),
+) -> Result<Added, RepositoryError> {
+    label("the kind of machine", compatible)?;
+    if Version::parse(version).is_none() {
+        return Err(RepositoryError::Version(version.into()));
+    }
+    RaucBundle::open(file)?.is_of(compatible, version)?;
+    let release = Release::of_system(file, compatible, version)
+        .map_err(|source| RepositoryError::file("reading", file, source))?;
+    add_release(repository, &release, |_| file.into(), channel, terms, now, progress).await
+}
+
+async fn add_release(
+    repository: &Repository,
+    release: &Release,
+    path: impl Fn(&release::File) -> PathBuf,
+    channel: &str,
+    terms: &Terms,
+    now: SystemTime,
+    mut progress: impl FnMut(Packing),
+) -> Result<Added, RepositoryError> {
+    label("the channel's name", channel)?;
+    let dir = repository.dir();
+    let contents = prospective(dir).await?;
     let target = release.target();
-    let written = json(&target, &release)?;
+    let written = json(&target, release)?;
     Release::parse(&target, &written)?;
     let before = contents.channels.get(channel);
-    let offer = (target.as_str(), &release);
+    let offer = (target.as_str(), release);
+    is_of_its_kind(&contents, before, release)?;
     let after = rollout::offered(channel, before, offer, terms, unix_s(now))?;
 
     // What lies in a pack that is lost counts as new.
@@ -86,11 +127,11 @@ pub async fn add(
     let new: Vec<_> = release.files.iter().filter(|file| !is_known(file)).collect();
     progress(Packing::Begin { bytes: new.iter().map(|file| file.bytes).sum() });
     let there = files::list(&packs)?;
-    let paths: Vec<PathBuf> = new.iter().map(|file| bundle.dir.join(&file.file)).collect();
+    let paths: Vec<PathBuf> = new.iter().map(|file| path(file)).collect();
     let cut = pack(&packs, &paths, &known, |bytes| progress(Packing::Done { bytes }))?;
     if let Some((file, _)) = new.iter().zip(&cut).find(|(file, cut)| file.index() != cut.target()) {
-        let name = file.file.clone();
-        return Err(RepositoryError::Loose { name, by: manifest.display().to_string() });
+        let (name, by) = (file.file.clone(), path(file).display().to_string());
+        return Err(RepositoryError::Loose { name, by });
     }
     let new_bytes = if paths.is_empty() {
         0
@@ -108,9 +149,30 @@ pub async fn add(
     }
     stage(dir, &contents, &target, written)?;
     stage_channel(dir, &contents, &after)?;
-    let golden = bundle.manifest.parts.contains_key(GOLDEN);
-    let (bytes, bundle) = (release.bytes(), release.bundle);
-    Ok(Added { bundle, release: target, channel: after, bytes, new_bytes, golden })
+    let (kind, bundle, bytes) = (release.kind, release.bundle.clone(), release.bytes());
+    let (channel, golden) = (after, false);
+    Ok(Added { kind, bundle, release: target, channel, bytes, new_bytes, golden })
+}
+
+/// A camera that follows a channel for policies takes no system from it, and the other way round.
+fn is_of_its_kind(
+    contents: &Contents,
+    before: Option<&Channel>,
+    release: &Release,
+) -> Result<(), RepositoryError> {
+    let Some(before) = before else { return Ok(()) };
+    let offered = contents.releases.get(&before.release).map_or(release.kind, |found| found.kind);
+    if offered == release.kind {
+        return Ok(());
+    }
+    let why = format!(
+        "it offers {}, which is a {}, and {} is a {}: give the other kind a channel of its own",
+        before.bundle,
+        offered.word(),
+        release.bundle,
+        release.kind.word()
+    );
+    Err(RepositoryError::Rule { channel: before.channel.clone(), why })
 }
 
 /// How packing goes on.
@@ -145,6 +207,7 @@ pub async fn redirect(
     let bundle = to.as_ref().unwrap_or(&before.bundle);
     let (target, release) =
         contents.release_of(bundle).ok_or_else(|| RepositoryError::NoBundle(bundle.clone()))?;
+    is_of_its_kind(&contents, Some(before), release)?;
     let mut after = match to {
         None => rollout::adjusted(before, release, terms, *pause)?,
         Some(_) => rollout::offered(channel, Some(before), (target, release), terms, unix_s(now))?,

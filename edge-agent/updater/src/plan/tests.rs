@@ -2,6 +2,8 @@ use super::*;
 use proptest::prelude::*;
 use release::{File, SCHEMA, Wave};
 
+mod systems;
+
 const BUILT_IN: &str = "nano@0.1.0+000000000000";
 
 fn release(version: &str, hash: char) -> Release {
