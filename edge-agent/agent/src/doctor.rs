@@ -3,6 +3,7 @@
 //! It changes nothing that the agent would miss: a loss that the frame store reports here is
 //! reported to the agent again, and a running agent is not disturbed.
 
+mod bring_up;
 mod checks;
 mod machine;
 mod report;
@@ -51,6 +52,13 @@ pub fn run(config: &Config, arguments: &DoctorArguments, out: &mut dyn Write) ->
         Ok(camera.describe())
     }));
     report.checks.extend(checks::board(&config.board.description));
+    let board = bring_up::Board {
+        sysroot: &config.os.sysroot,
+        path: std::env::var_os("PATH").unwrap_or_default(),
+        is_image: system.booted.root.is_some(),
+        data_dir: &config.device.data_dir,
+    };
+    report.checks.extend(board.checks());
     let reads_files = config.cameras.iter().any(|camera| camera.source.starts_with("file:"));
     this_machine(reads_files, &mut report);
     report.write(arguments.json, out)?;

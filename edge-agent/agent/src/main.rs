@@ -27,6 +27,7 @@ mod noted;
 mod os;
 mod parts;
 mod poll;
+mod program;
 mod replay;
 mod run;
 mod scrape;

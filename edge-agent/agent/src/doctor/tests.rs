@@ -372,3 +372,40 @@ fn a_repository_is_asked_and_what_is_wrong_with_it_is_told() {
     says(&policies(&with("/srv", root)), Status::Fail, "the trusted root cannot be used");
     says(&policies(&with("ftp://x", root)), Status::Fail, "only http, https and file are known");
 }
+
+#[test]
+fn the_system_is_told_by_what_runs_and_by_what_rauc_says() {
+    use crate::system::{RaucError, Slot, Status as Slots, System};
+    let temp = dir();
+    let mut config = Config::default();
+    config.device.data_dir = temp.path().join("data");
+    config.os.sysroot = temp.path().to_owned();
+    let absent = RaucError::Absent { program: "rauc".into() };
+    let refused = || RaucError::Refused { command: "tell".into(), why: "no bus".into() };
+    let slot = |bootname: &str, status: &str| Slot {
+        bootname: bootname.into(),
+        boot_status: Some(status.into()),
+        ..Slot::default()
+    };
+    let slots = |other| Slots {
+        compatible: "cam".into(),
+        slots: vec![slot("A", "good"), slot("B", other)],
+        ..Slots::default()
+    };
+    let none = System::of(&config);
+    says(&system(&none, Err(&absent)), Status::Ok, "no image of Lookback");
+    says(&system(&none, Err(&refused())), Status::Warn, "no bus");
+    says(&system(&none, Ok(&slots("good"))), Status::Warn, "without a name for its root");
+    fs::create_dir(temp.path().join("proc")).unwrap();
+    fs::write(temp.path().join("proc/cmdline"), "lookback.root=aa rauc.slot=A").unwrap();
+    let new = System::of(&config);
+    says(&system(&new, Ok(&slots("good"))), Status::Warn, "in slot A, root aa, not confirmed yet");
+    new.confirmed.add("aa").unwrap();
+    says(
+        &system(&new, Ok(&slots("good"))),
+        Status::Ok,
+        "cam of no version in slot A, root aa, confirmed",
+    );
+    says(&system(&new, Ok(&slots("bad"))), Status::Warn, "slot B cannot be started");
+    says(&system(&new, Err(&absent)), Status::Fail, "there is no RAUC here");
+}

@@ -123,7 +123,7 @@ pub fn confirm(
             Ok(()) => return confirming.desk.clone().put(confirming.record),
             Err(error) => {
                 let sentence = format!("the system that runs cannot be confirmed: {error:#}");
-                if health.fails() {
+                if health.is_news() {
                     tell(report, sentence, confirming.system.facts());
                 }
                 let until = tend::now().0 + AGAIN_AFTER.as_millis() as u64;
@@ -179,8 +179,8 @@ impl Health {
         stored && all_moved && u128::from(now.since(since)) >= self.after.as_millis()
     }
 
-    /// Whether that is news.
-    fn fails(&mut self) -> bool {
+    /// Whether nobody was told yet that it cannot be confirmed.
+    fn is_news(&mut self) -> bool {
         !std::mem::replace(&mut self.told, true)
     }
 }

@@ -1,26 +1,20 @@
 //! RAUC, by its command-line program: what it says is read as anybody's words, and it is given so much time.
 
-use crossbeam_channel::bounded;
+use crate::program;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
     ffi::OsStr,
-    io::{self, Read},
+    io,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 /// What takes it longer than this, but for an installation, hangs.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How often it is looked whether it has ended.
-const GLANCE: Duration = Duration::from_millis(20);
-/// What it has said when it ended is there within this.
-const LAST_WORDS: Duration = Duration::from_secs(1);
-/// Whoever says more does not speak of two slots.
-const OUTPUT_BYTES_MAX: u64 = 1 << 20;
+/// More slots than these are not of two systems.
 const SLOTS_MAX: usize = 64;
+/// More of a text is cut off.
 const TEXT_CHARS_MAX: usize = 300;
 /// By these words an end of the program says nothing about what it was given.
 const OF_THE_MACHINE: [&str; 6] =
@@ -39,12 +33,10 @@ pub enum RaucError {
         program: PathBuf,
     },
     /// It cannot be run.
-    #[error("'{} {command}' cannot be run ({source})", program.display())]
+    #[error("'{}' cannot be run ({source})", program.display())]
     Unable {
         /// The program.
         program: PathBuf,
-        /// What it was to do.
-        command: String,
         /// What the system said.
         source: io::Error,
     },
@@ -197,72 +189,18 @@ impl Rauc {
     ) -> Result<String, RaucError> {
         let unable = |source: io::Error| match source.kind() {
             io::ErrorKind::NotFound => RaucError::Absent { program: self.program.clone() },
-            _ => RaucError::Unable {
-                program: self.program.clone(),
-                command: arguments
-                    .first()
-                    .map(|a| a.to_string_lossy().into_owned())
-                    .unwrap_or_default(),
-                source,
-            },
+            _ => RaucError::Unable { program: self.program.clone(), source },
         };
-        let mut child = Command::new(&self.program)
-            .args(arguments)
-            // What it says is looked through for words.
-            .env("LC_ALL", "C")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(unable)?;
-        let (said, heard) = bounded(2);
-        let pipes: [Option<Box<dyn Read + Send>>; 2] = [
-            child.stdout.take().map(|pipe| Box::new(pipe) as _),
-            child.stderr.take().map(|pipe| Box::new(pipe) as _),
-        ];
-        for (which, pipe) in pipes.into_iter().enumerate() {
-            let (Some(pipe), said) = (pipe, said.clone()) else { continue };
-            // Beyond its bound nobody listens any more, and who goes on talking is ended by that.
-            thread::spawn(move || said.send((which, beginning(pipe))));
+        let command = command.to_owned();
+        let said = program::run(&self.program, arguments, limit).map_err(unable)?;
+        match said.status {
+            None => Err(RaucError::Late { command, limit }),
+            Some(status) if status.success() => Ok(said.out),
+            Some(status) => {
+                let why = reason(&said.out, &said.err).unwrap_or_else(|| status.to_string());
+                Err(RaucError::Refused { command, why })
+            }
         }
-        let status = wait(&mut child, limit).map_err(unable)?;
-        drop(said);
-        let [mut out, mut err] = [String::new(), String::new()];
-        while let Ok((which, text)) = heard.recv_timeout(LAST_WORDS) {
-            *if which == 0 { &mut out } else { &mut err } = text;
-        }
-        match status {
-            None => Err(RaucError::Late { command: command.to_owned(), limit }),
-            Some(status) if status.success() => Ok(out),
-            Some(status) => Err(RaucError::Refused {
-                command: command.to_owned(),
-                why: reason(&out, &err).unwrap_or_else(|| status.to_string()),
-            }),
-        }
-    }
-}
-
-/// As much as may be said.
-fn beginning(pipe: Box<dyn Read + Send>) -> String {
-    let mut bytes = vec![];
-    // What came before it broke off counts.
-    let _ = pipe.take(OUTPUT_BYTES_MAX).read_to_end(&mut bytes);
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
-/// How it ended; `None`: it did not, and was ended.
-fn wait(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
-    let begun = Instant::now();
-    loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok(Some(status));
-        }
-        if begun.elapsed() >= limit {
-            child.kill()?;
-            child.wait()?;
-            return Ok(None);
-        }
-        thread::sleep(GLANCE);
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{
 use crossbeam_channel::unbounded;
 use event_log::{EventLog, Query};
 use hal_board::{Millis, Pace, Progress};
-use release::Kind;
+use release::{Channel, Kind, Release, SCHEMA};
 use serde_json::Value;
 use std::{
     fs,
@@ -23,7 +23,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
-use updater::{Input, Stage};
+use updater::{Input, Parts, Stage};
 
 const OLD: &str = "aa01";
 const NEW: &str = "bb02";
@@ -169,6 +169,101 @@ impl Machine {
     }
 }
 
+/// A machine to which a system has come over the air, and the file of it.
+fn fetched() -> (Machine, PathBuf) {
+    let machine = Machine::new();
+    let file = machine.path("offered.raucb");
+    fs::write(&file, "what RAUC installs").unwrap();
+    let release = Release::of_system(&file, "lookback-qemu", "1.2.0").unwrap();
+    let folder = installed::folder(Kind::System, &machine.config.device.data_dir);
+    let path = Parts::open(&folder).unwrap().path(&release.files[0]);
+    fs::rename(&file, &path).unwrap();
+    let channel = Channel {
+        schema: SCHEMA,
+        channel: "os".to_owned(),
+        number: 1,
+        release: release.target(),
+        bundle: release.bundle.clone(),
+        floor: "0.0.0".to_owned(),
+        start_unix_s: 0,
+        waves: vec![],
+        halted: false,
+    };
+    let (channel, release) = (&channel, &release);
+    let (now_unix_s, agent, built_in) = (1, "0.1.0", "lookback-qemu@1.1.0");
+    let mut log = machine.log();
+    let mut record = Record::of(Kind::System, &log).unwrap();
+    let offered = Input::Offered { channel, release, now_unix_s, agent, built_in };
+    record.step(offered, &mut log).unwrap();
+    record.step(Input::Fetched, &mut log).unwrap();
+    drop(log);
+    (machine, path)
+}
+
+/// Hands over what was fetched, as the program does that starts and goes on.
+fn handed_over(machine: &Machine) -> Result<(Stage, String), String> {
+    let mut log = machine.log();
+    let mut record = super::started(&machine.config, &mut log).unwrap();
+    let mut say = |_: &str| Ok(());
+    let (config, record, ledger) = (&machine.config, &mut record, &mut log);
+    let mut steps = Steps { config, record, ledger, say: &mut say };
+    super::hand_over(&mut steps).map_err(|error| format!("{error:#}"))?;
+    drop(log);
+    Ok(machine.stands())
+}
+
+#[test]
+fn what_was_fetched_is_handed_over_and_its_file_removed() {
+    let (machine, file) = fetched();
+    assert_eq!(handed_over(&machine).unwrap(), (Stage::Staged, String::new()));
+    assert!(!file.exists() && machine.path("reboot").exists());
+    assert_eq!(machine.asked(), ["info", "install"]);
+}
+
+#[test]
+fn a_file_that_is_gone_or_another_than_was_verified_is_not_taken() {
+    let (machine, file) = fetched();
+    fs::remove_file(&file).unwrap();
+    let (stage, why) = handed_over(&machine).unwrap();
+    assert!(stage == Stage::RolledBack && why.contains("not there any more"), "{why}");
+    assert!(machine.asked().is_empty());
+    // Of the same length, so that RAUC has to find it out: by its signature,
+    let (machine, file) = fetched();
+    fs::write(&file, "what RAUC refuses!").unwrap();
+    machine.rauc_does("info", "echo 'signature verification failed' >&2; exit 1");
+    let (stage, why) = handed_over(&machine).unwrap();
+    assert!(stage == Stage::RolledBack && why.contains("signature verification failed"), "{why}");
+    assert!(!file.exists());
+    // or since it is another one that is signed as well.
+    let (machine, _) = fetched();
+    machine.rauc_does("info", r#"echo '{"compatible":"lookback-qemu","version":"1.0.0"}'"#);
+    let (stage, why) = handed_over(&machine).unwrap();
+    assert!(stage == Stage::RolledBack && why.contains("lookback-qemu@1.0.0"), "{why}");
+    assert_eq!(machine.asked(), ["info"]);
+}
+
+#[test]
+fn a_machine_that_fails_is_no_verdict_until_it_fails_again_and_again() {
+    let (mut machine, file) = fetched();
+    machine.config.os.install_minutes = 0.002;
+    machine.rauc_does("install", "exec sleep 60");
+    for _ in 0..2 {
+        let error = handed_over(&machine).unwrap_err();
+        assert!(error.contains("not installed yet") && error.contains("did not end"), "{error}");
+        assert_eq!(machine.stands().0, Stage::Verified);
+        assert!(file.exists(), "it goes on with it");
+    }
+    let (stage, why) = handed_over(&machine).unwrap();
+    assert!(stage == Stage::RolledBack && why.contains("cut off 2 times"), "{why}");
+    // A service that is away was not even handed anything.
+    let (machine, _) = fetched();
+    machine.rauc_does("status", "echo 'Could not connect: no D-Bus' >&2; exit 1");
+    for _ in 0..5 {
+        handed_over(&machine).unwrap_err();
+    }
+    assert_eq!((machine.stands().0, machine.asked().len()), (Stage::Verified, 0));
+}
+
 fn at_once(machine: &mut Machine) {
     machine.config.os.confirm_minutes = 0.0;
 }
@@ -250,7 +345,7 @@ fn a_power_cut_between_installation_and_restart_loses_nothing() {
         let (mut record, boot) = (before, System::of(&machine.config).booted.boot().unwrap());
         let file = machine.path("new.raucb");
         fs::write(&file, "x").unwrap();
-        let release = release::Release::of_system(&file, "lookback-qemu", "1.2.0").unwrap();
+        let release = Release::of_system(&file, "lookback-qemu", "1.2.0").unwrap();
         let brought = Input::Brought { release: &release, built_in: "lookback-qemu@1.1.0" };
         record.step(brought, &mut log).unwrap();
         record.step(Input::HandedOver(boot), &mut log).unwrap();
