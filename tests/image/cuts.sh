@@ -1,0 +1,125 @@
+# shellcheck shell=bash
+# Its power is cut, again and again. Sourced by run.
+# shellcheck disable=SC2154 # what is not set here is set by run
+
+part_cuts() {
+    RANDOM=$seed
+    rm -rf console-*.log www repo-keys second
+    check 'a web server starts' web_on || return
+    check 'a repository is made' quiet "$fleet" repo init www/lookback --keys repo-keys || return
+    cp www/lookback/metadata/1.root.json root.json
+    local versions=(0.2.0 0.3.0 0.4.0) number took=60 next=0
+    # For a handful of cuts no new systems are built.
+    [ "$cuts" -ge 8 ] || versions=()
+    check 'a new policy is published' new_policy || return
+    check 'it is flashed' flash "$(image_of 0.1.0)" 3
+    check 'and set up' set_up_to_be_cut
+    for number in $(seq "$cuts"); do
+        # Something is on its way most of the time: a policy at first, then one system after the other.
+        if [ $(((number - 1) % (cuts / 4 + 1))) = $((cuts / 8)) ] && [ "$next" -lt ${#versions[@]} ]; then
+            check "system ${versions[next]} is published" another_system "${versions[next]}" || return
+            next=$((next + 1))
+        fi
+        moment
+        power_on
+        if [ "$phase" = starting ]; then
+            sleep "$after_s"
+        else
+            local begun=$SECONDS
+            check "cut $number: it starts again" it_watches || return
+            took=$((SECONDS - begun))
+            sleep "$after_s"
+        fi
+        power_cut "$seed.$number" >cut.out || { cat cut.out; return; }
+        echo "cut $number ($phase, $after_s s, $(doing)): $(cat cut.out)" | tee -a account.log
+    done
+    check "after $cuts power cuts it starts" settled
+    check 'and goes on telling events' saw '"id":' 240
+    power_cut last --orderly
+    told >told.ids
+    echo "     | $(wc -l <told.ids) events were told; of the cuts $(grep -c starting account.log) while it started, $(grep -cE 'Fetching|Verified|Staged|Trial' account.log) while it was being updated"
+    check 'every event that was told is in the log, with its evidence' with_data nothing_is_lost
+    check 'and the file system is sound' data_is_sound
+}
+
+# Every look at the scene becomes an event, so that there is much to lose; what is fetched comes slowly.
+set_up_to_be_cut() {
+    cat >lookback.toml <<END
+[device]
+name = "cut"
+data_dir = "/data/lookback"
+[[camera]]
+source = "sim:seed=263"
+[store]
+bytes_max_mb = 256
+evidence_mb = 128
+[sentinel]
+patrol_s = 5
+[inquiry]
+turns = 1
+frames = 4
+[events]
+report_normal = true
+[update]
+repository = "http://10.0.2.2:$web_port/lookback"
+root = "/data/config/root.json"
+poll_hours = 0.005
+trial_minutes = 0.5
+kilobytes_per_s = 3000
+[os]
+channel = "os-stable"
+confirm_minutes = 0.5
+END
+    set_up lookback.toml root.json
+}
+
+another_system() { image "$1" && new_system "$1" "$(bundle_of "$1")"; }
+
+# When the next cut comes: in one of three while it starts, else while it watches.
+moment() {
+    if [ $((RANDOM % 3)) = 0 ]; then
+        phase=starting after_s=$((took / 8 + RANDOM % (took + 1)))
+    else
+        phase=watching after_s=$((RANDOM % 60))
+    fi
+    after_s=$after_s.$((RANDOM % 10))
+}
+
+# What of an update it told last.
+doing() { cat console-*.log | tr -d '\r' | grep -aoE '"stage":"[A-Za-z]+"' | tail -n 1 | cut -d'"' -f4; }
+
+# It starts into a system that is good; a new one may have to be confirmed first.
+settled() {
+    local try
+    for try in 1 2 3; do
+        power_on
+        it_watches || return 1
+        ! saw "system [AB] is good" 20 >/dev/null || return 0
+        echo "start $try: a new system, which is to be confirmed"
+        sleep 150
+        power_cut "settling $try"
+    done
+    echo 'no system is good'
+    tail -n 40 "$console"
+    return 1
+}
+
+nothing_is_lost() {
+    "$lookback" events --data-dir data/lookback --limit 1000000 --json >logged.jsonl || return 1
+    python3 - <<'END'
+import json
+logged = {row["id"] for row in map(json.loads, open("logged.jsonl"))}
+told = set(open("told.ids").read().split())
+assert told, "nothing was told"
+assert told <= logged, f"told and not in the log: {told - logged}"
+END
+    # Another processor may compute other digits; what counts here is that all evidence is there and is what it was.
+    "$lookback" replay --data-dir data/lookback --json >replay.jsonl
+    python3 - <<'END'
+import json
+rows = [json.loads(line) for line in open("replay.jsonl")]
+lacking = [row for row in rows if row.get("error")]
+assert rows and not lacking, lacking[:3]
+print(f"{len(rows)} replayed, {sum(row['same'] for row in rows)} to the same tokens")
+END
+}

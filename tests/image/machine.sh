@@ -1,0 +1,121 @@
+# shellcheck shell=bash
+# A camera in QEMU, flashed with an image of image-build, whose power can be cut. Sourced, not run.
+# shellcheck disable=SC2154 # `board` and `here` are set by the script that this is sourced by
+
+boots=0 machine=0
+
+# flash IMAGE GIGABYTES: a disk of that size with the image on it.
+flash() {
+    rm -f disk.img uefi.fd
+    cp --sparse=always "$1" disk.img && truncate -s "${2}G" disk.img && chmod u+w disk.img || return 1
+    cp "$(firmware VARS)" uefi.fd
+}
+
+# set_up FILE...: puts them into the folder of the installer, as one would with a PC.
+set_up() { mcopy -o -i disk.img@@1M "$@" ::setup/; }
+
+firmware() {
+    case $board in
+        qemu-amd64) echo "/usr/share/OVMF/OVMF_$1_4M.fd" ;;
+        qemu-arm64) echo "/usr/share/AAVMF/AAVMF_$1.fd" ;;
+    esac
+}
+
+# Starts it. What its disk is told goes into a scratch layer, and into an account of it: what comes of that is
+# settled when it is switched off. Its console is the file console-N.log.
+power_on() {
+    boots=$((boots + 1))
+    console=$PWD/console-$boots.log
+    : >"$console"
+    rm -f scratch.qcow2 writes.log
+    qemu-img create -q -f qcow2 -b "$PWD/disk.img" -F raw scratch.qcow2 || return 1
+    truncate -s 8G writes.log
+    local emulator arguments
+    case $board in
+        qemu-amd64) emulator=qemu-system-x86_64 arguments=(-M q35 -cpu qemu64) ;;
+        qemu-arm64) emulator=qemu-system-aarch64 arguments=(-M virt -cpu cortex-a57) ;;
+    esac
+    "$emulator" "${arguments[@]}" -accel "$(accelerator)" -smp 2 -m 1G -nodefaults -display none \
+        -serial "file:$console" -uuid 4c6f6f6b-6261-636b-0000-000000000001 -action watchdog=reset \
+        -drive "if=pflash,format=raw,readonly=on,file=$(firmware CODE)" -drive if=pflash,format=raw,file=uefi.fd \
+        -blockdev driver=file,node-name=layer,filename=scratch.qcow2 -blockdev driver=qcow2,node-name=top,file=layer \
+        -blockdev driver=file,node-name=account,filename=writes.log \
+        -blockdev driver=blklogwrites,node-name=disk,file=top,log=account \
+        -device virtio-blk-pci,drive=disk -device i6300esb \
+        -netdev user,id=net -device virtio-net-pci,netdev=net >qemu.out 2>&1 </dev/null &
+    machine=$!
+    children+=("$machine")
+}
+
+accelerator() {
+    # Others offer a device of this name, in which a stock kernel hangs.
+    if [ "$board" = qemu-amd64 ] && [ -w /dev/kvm ] && [ -n "$(ls -d /sys/module/kvm_{intel,amd} 2>/dev/null)" ]; then
+        echo kvm
+    else
+        echo tcg,thread=multi
+    fi
+}
+
+running() { kill -0 "$machine" 2>/dev/null; }
+
+# saw EXPRESSION SECONDS [COUNT]: its console shows a line with this (COUNT of them) within that time.
+saw() {
+    local until=$((SECONDS + $2))
+    while [ "$(grep -acE -- "$1" "$console")" -lt "${3:-1}" ]; do
+        [ $SECONDS -lt $until ] && running || { echo "nothing of '$1' within $2 s; the last of the console:"; tail -n 40 "$console"; cat qemu.out; return 1; }
+        sleep 0.3
+    done
+}
+
+# power_cut SEED [--orderly]: and what the disk then holds.
+power_cut() {
+    kill -KILL "$machine"
+    wait "$machine" 2>/dev/null
+    python3 "$here/power_cut.py" disk.img writes.log "$@" || return 1
+    rm -f scratch.qcow2 writes.log
+}
+
+# What the camera told on its console of events that were new, over all boots so far; an id a line.
+told() {
+    cat console-*.log | tr -d '\r' | sed -nE 's/^[^{]*(\{.*"id":.*\})[^}]*$/\1/p' | python3 -c '
+import json, sys
+for line in sys.stdin:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        continue
+    if event.get("id") and event.get("kind", "incident") == "incident":
+        print(event["id"])' | sort -u
+}
+
+# with_data COMMAND...: runs it while a copy of the data partition is mounted at ./data; the machine is off. Mounting
+# plays its journal; a copy, since the camera is to meet it as it was left.
+with_data() {
+    local code=0
+    mkdir -p data
+    data_copy && mount "$copy" data || return 1
+    "$@" || code=$?
+    umount data
+    losetup -d "$copy"
+    return $code
+}
+
+# The file system of the data partition: its journal is played, as the camera would, and then nothing is wrong.
+data_is_sound() {
+    local code=0
+    data_copy || return 1
+    # 1: what a file system that was not put away has to have mended, and that is all.
+    e2fsck -p "$copy" || [ $? = 1 ] || code=1
+    e2fsck -fn "$copy" || code=1
+    losetup -d "$copy"
+    return $code
+}
+
+# copy: a block device with what the data partition of the disk holds.
+data_copy() {
+    local start
+    start=$(sfdisk -J disk.img | python3 -c '
+import json, sys
+print(next(p["start"] for p in json.load(sys.stdin)["partitiontable"]["partitions"] if p.get("name") == "data") * 512)')
+    cp --sparse=always disk.img look.img && copy=$(losetup --find --show --offset "$start" look.img)
+}
