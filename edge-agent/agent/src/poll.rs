@@ -369,7 +369,7 @@ fn try_beside(polling: &mut Polling, ledger: &mut Reported, called_off: &AtomicB
     }
     let mut steps = Steps { config, record, ledger, say: &mut say };
     let Some(candidate) = steps.begin_trial()? else { return Ok(()) };
-    shadow.begin(candidate);
+    shadow.begin(candidate, *lasts);
     let begun = Instant::now();
     let ended = loop {
         thread::sleep(GLANCE);

@@ -1,5 +1,5 @@
 //! A trial on live footage: a new policy is asked what the one that watches was asked, after it, and only when nothing
-//! waits. What it answers is counted and told to nobody.
+//! waits; or once all the same, if something always waits. What it answers is counted and told to nobody.
 
 use inquiry::{Footage, Inquirer, Report, Request};
 use policy::StoppedBy;
@@ -17,7 +17,17 @@ pub struct Shadow(Mutex<Inner>);
 #[derive(Default)]
 struct Inner {
     candidate: Option<Inquirer>,
+    /// When it has waited long enough for a moment in which nothing else does.
+    patient_until: Option<Instant>,
     seen: Seen,
+}
+
+impl Inner {
+    /// Whether it is to be asked though something waits: its time is over, and it was never asked. A device that
+    /// cannot keep up would else never take a policy, and it is the one that most needs another.
+    fn has_waited(&self, now: Instant) -> bool {
+        self.seen.inquiries == 0 && self.patient_until.is_some_and(|until| now >= until)
+    }
 }
 
 /// What was seen in a trial.
@@ -63,14 +73,20 @@ impl Shadow {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins.
-    pub fn begin(&self, candidate: Inquirer) {
-        *self.lock() = Inner { candidate: Some(candidate), seen: Seen::default() };
+    /// Begins; for so long it waits for a moment in which nothing else does.
+    pub fn begin(&self, candidate: Inquirer, patience: Duration) {
+        let patient_until = Instant::now().checked_add(patience);
+        *self.lock() = Inner { candidate: Some(candidate), patient_until, seen: Seen::default() };
     }
 
     /// Whether one is going on.
     pub fn is_on(&self) -> bool {
         self.lock().candidate.is_some()
+    }
+
+    /// Whether it has waited long enough for its turn.
+    pub fn has_waited(&self) -> bool {
+        self.lock().has_waited(Instant::now())
     }
 
     /// Ends it, and gives the memory back.
@@ -132,6 +148,21 @@ mod tests {
         assert_eq!(seen(4, 3, None).failure(false), None);
         assert!(seen(4, 3, None).failure(true).is_some_and(|why| why.starts_with("3 of 4")));
         assert_eq!(seen(4, 2, None).failure(true), None);
+    }
+
+    #[test]
+    fn a_policy_that_never_gets_a_turn_takes_one_when_its_time_is_over() {
+        let begun = Instant::now();
+        let over = begun + Duration::from_secs(60);
+        let waits = |inquiries| Inner {
+            candidate: None,
+            patient_until: Some(over),
+            seen: Seen { inquiries, ..Seen::default() },
+        };
+        assert!(!waits(0).has_waited(begun));
+        assert!(waits(0).has_waited(over));
+        assert!(!waits(1).has_waited(over), "one is enough to judge by");
+        assert!(!Inner::default().has_waited(over));
     }
 
     #[test]

@@ -491,9 +491,11 @@ fn inquire(
             docket.changed.notify_all();
             return done;
         }
-        // What watches goes first: a policy that is tried gets the time in which nothing waits.
-        let idle = !stop.load(Ordering::Relaxed) && docket.lock().is_empty();
-        if let Some(report) = to_compare.filter(|_| idle) {
+        // What watches goes first: a policy that is tried gets the time in which nothing waits, and if
+        // there never is any, one turn.
+        let idle = docket.lock().is_empty();
+        let its_turn = idle || plan.shadow.has_waited();
+        if let Some(report) = to_compare.filter(|_| its_turn && !stop.load(Ordering::Relaxed)) {
             signs.inquiring(true);
             plan.shadow.ask(&footage, &request, &report, took);
             signs.inquiring(false);
