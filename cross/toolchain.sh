@@ -13,6 +13,8 @@ cross=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 repository=${cross%/cross}
 # shellcheck source=cross/settings
 . "$cross/settings"
+# shellcheck source=cross/archive
+. "$cross/archive"
 tool=${tool:-cross}
 cache=${LOOKBACK_CACHE:-$HOME/.cache/lookback}/cross
 registry=${CARGO_HOME:-$HOME/.cargo}/registry
@@ -100,9 +102,7 @@ debian() {
     shift
     command -v mmdebstrap >/dev/null || impossible 'needs mmdebstrap: apt-get install mmdebstrap'
     [ -e $keys ] || impossible 'needs the keys of the Debian archive: apt-get install debian-archive-keyring'
-    mirror=$(find /etc/apt -maxdepth 2 -name '*.sources' -o -maxdepth 2 -name '*.list' | sort |
-        xargs -r sed -nE 's#^(URIs:|deb( +\[[^]]*\])?) *([^ ]*/debian)/?( .*)?$#\3#p' | sed -n 1p)
-    [ -n "$mirror" ] || impossible 'no Debian archive among the apt sources of this machine'
+    mirror=$(debian_mirror) || impossible 'no Debian archive among the apt sources of this machine'
     local name
     for name in "$@"; do suites+=("deb [signed-by=$keys] $mirror $name main"); done
     if ! mmdebstrap --aptopt='APT::Install-Recommends "false"' --aptopt='Acquire::Retries "3"' \

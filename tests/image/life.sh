@@ -34,7 +34,8 @@ part_life() {
     power_on
     check 'after a power cut the new system runs, and is good' saw 'system B is good' "$start_s"
 
-    cp "$(bundle_of 0.2.0)" altered.raucb
+    check 'one more is built' image 0.2.1 || return
+    cp "$(bundle_of 0.2.1)" altered.raucb
     printf 'X' | dd of=altered.raucb bs=1 seek=5000000 conv=notrunc status=none
     check 'a system that was altered is published' new_system 0.2.1 altered.raucb || return
     check 'and refused by RAUC' eventually 1800 rollout_is os-stable rolled_back
