@@ -4,34 +4,10 @@
 . "$(dirname "${BASH_SOURCE[0]}")/../commands/begin.sh"
 fleet=${LOOKBACK_FLEET:-$target/release/lookback-fleet}
 
-port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-chmod 755 .
-mkdir -p web www
-cat >web/nginx.conf <<END
-worker_processes 1;
-daemon off;
-pid $PWD/web/pid;
-error_log $PWD/web/error.log;
-events { worker_connections 64; }
-http {
-    access_log $PWD/web/access.log;
-    client_body_temp_path $PWD/web/body;
-    proxy_temp_path $PWD/web/proxy;
-    fastcgi_temp_path $PWD/web/fastcgi;
-    uwsgi_temp_path $PWD/web/uwsgi;
-    scgi_temp_path $PWD/web/scgi;
-    server { listen 127.0.0.1:$port; root $PWD/www; }
-}
-END
-web_on() {
-    /usr/sbin/nginx -e "$PWD/web/error.log" -p "$PWD/web" -c "$PWD/web/nginx.conf" >web/out 2>&1 </dev/null &
-    web=$!
-    children+=("$web")
-    wait_for 20 curl -s -o /dev/null "http://127.0.0.1:$port/" || { cat web/out web/error.log; return 1; }
-}
-web_off() { kill "$web" && wait "$web"; true; }
+# shellcheck source=tests/fleet/web.sh
+. "$repository/tests/fleet/web.sh"
 check 'a plain web server starts' web_on || finish
-repository_url=http://127.0.0.1:$port/policies
+repository_url=http://127.0.0.1:$web_port/policies
 
 # bundle DIRECTORY VERSION NOTICE: nano, of another version and with another threshold, and its golden answers.
 bundle() {
