@@ -41,15 +41,6 @@ part_life() {
     check 'and refused by RAUC' eventually 1800 rollout_is os-stable rolled_back
     reasons_are_told
 
-    # A program that the kernel cannot start.
-    head -c 64 "${LOOKBACK_IMAGE_AGENT:-$lookback}" >no-program
-    check 'a system that does not watch is built' image 0.3.0 --agent no-program || return
-    check 'and published' new_system 0.3.0 "$(bundle_of 0.3.0)" || return
-    check 'it is installed, and started, and has 15 minutes' saw 'Linux version|was not confirmed in time' 3000
-    check 'it is not confirmed' saw 'was not confirmed in time' 1500
-    check 'and the system before it runs again' saw 'system B is good' "$start_s" 2
-    check 'which tells why' eventually 600 rollout_is os-stable rolled_back
-    reasons_are_told
     power_cut end --orderly
     check 'all of it is in its log' with_data steps_are_told
     check 'and the file system is sound' data_is_sound
@@ -112,6 +103,6 @@ import json
 rows = [json.loads(line) for line in open("steps.jsonl")]
 stages = [row["fields"]["stage"] for row in rows if row.get("fields", {}).get("stage")]
 print(stages)
-assert stages.count("RolledBack") >= 2 and stages.count("Committed") >= 2, stages
+assert stages.count("RolledBack") == 1 and stages.count("Committed") == 2, stages
 END
 }
