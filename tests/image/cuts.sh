@@ -37,7 +37,7 @@ part_cuts() {
     check 'and goes on telling events' saw '"id":' 240
     power_cut last --orderly
     told >told.ids
-    echo "     | $(wc -l <told.ids) events were told; of the cuts $(grep -c starting account.log) while it started, $(grep -cE 'Fetching|Verified|Staged|Trial' account.log) while it was being updated"
+    echo "     | $(wc -l <told.ids) events were told; of the cuts $(grep -c starting account.log) while it started, $(grep -vc 'no update' account.log) while something new was on its way"
     check 'every event that was told is in the log, with its evidence' with_data nothing_is_lost
     check 'and the file system is sound' data_is_sound
 }
@@ -85,8 +85,12 @@ moment() {
     after_s=$after_s.$((RANDOM % 10))
 }
 
-# What of an update it told last.
-doing() { cat console-*.log | tr -d '\r' | grep -aoE '"stage":"[A-Za-z]+"' | tail -n 1 | cut -d'"' -f4; }
+# What of an update it told last; of something that has come to its end, nothing.
+doing() {
+    local boot
+    for boot in $(seq "$boots"); do cat "console-$boot.log"; done | tr -d '\r' | grep -aoE 'note: the (policy|system) .*' | tail -n 1 |
+        grep -oE 'being fetched|has come|laid out|on trial|installed in the other slot|has started' || echo 'no update'
+}
 
 # It starts into a system that is good; a new one may have to be confirmed first.
 settled() {
