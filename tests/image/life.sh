@@ -86,7 +86,6 @@ rollout_is() {
     python3 - "$1" "$2" <<'END'
 import json, sys
 rows = [json.loads(line) for line in open("rollouts.json")]
-rows = [row for each in rows for row in (each if isinstance(each, list) else each.get("rollouts", [each]))]
 newest = max((row for row in rows if row["channel"] == sys.argv[1]), key=lambda row: row["number"])
 sys.exit(0 if sum(wave[sys.argv[2]] for wave in newest["waves"]) == 1 else f"{newest}")
 END

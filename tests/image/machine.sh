@@ -67,6 +67,19 @@ saw() {
     done
 }
 
+# eventually SECONDS COMMAND...
+eventually() {
+    local until=$((SECONDS + $1))
+    shift
+    until "$@" >eventually.out 2>&1; do
+        [ $SECONDS -lt $until ] && running || { echo "not within the time; at last:"; cat eventually.out; tail -n 30 "$console"; return 1; }
+        sleep 2
+    done
+}
+
+# since_boot EXPRESSION: what the clock of the kernel said when the console showed it, in seconds.
+since_boot() { grep -aE -- "$1" "$console" | sed -nE '1s/^[^[]*\[ *([0-9.]+)\].*/\1/p'; }
+
 # power_cut SEED [--orderly]: and what the disk then holds.
 power_cut() {
     kill -KILL "$machine"

@@ -13,15 +13,3 @@ new_policy() {
 }
 
 new_system() { publish "$2" --os "lookback-$board" --version "$1"; }
-
-# eventually SECONDS COMMAND...
-eventually() {
-    local until=$((SECONDS + $1))
-    shift
-    until "$@" >eventually.out 2>&1; do
-        [ $SECONDS -lt $until ] && running || { echo "not within the time; at last:"; cat eventually.out; tail -n 30 "$console"; return 1; }
-        sleep 2
-    done
-}
-
-since_boot() { grep -aE -- "$1" "$console" | sed -nE '1s/^[^[]*\[ *([0-9.]+)\].*/\1/p'; }
