@@ -42,6 +42,10 @@ check 'it is asked what is new' quiet update check --json
 holds 'and says so' quiet.out "rows[0]['is_new'] and rows[0]['offered'] == '$second' and rows[0]['admission'] == 'now'"
 check 'doctor asks, too' quiet "${camera[@]}" doctor --json
 holds 'and says what is offered' quiet.out "any(c['name'] == 'policies' and '$second' in c['finding'] for c in rows[0]['checks'])"
+watch() { "$lookback" run --config camera.toml --data-dir D --camera "sim:seed=$1,minutes=3,speed=max" --json >watch.json; }
+incidents() { python3 -c 'import json; print([r["id"] for r in map(json.loads, open("watch.json")) if r.get("kind", "incident") == "incident"])'; }
+check 'it watches' watch 9001
+before=$(incidents)
 check 'it takes it' quiet update apply --json
 holds 'and has it' quiet.out "rows[0]['stage'] == 'Committed' and rows[0]['runs'] == '$second' and rows[0]['changed']"
 holds 'of which it fetched only what it had not' quiet.out "0 < rows[0]['fetched'] < 20_000"
@@ -54,9 +58,10 @@ holds 'as it says' quiet.out "not rows[0]['changed'] and rows[0]['fetched'] == 0
 holds 'each step is an event' events.jsonl "
     [r['fields']['stage'] for r in rows if r.get('label') == 'policy'] ==
     ['Fetching', 'Verified', 'Staged', 'Trial', 'Committed']"
-check 'the next watch is by it' quiet "$lookback" run --config camera.toml --data-dir D --camera sim:seed=9001,minutes=3,speed=max --json
-holds 'and says so of its events' quiet.out "rows and all(r['bundle'] == '$second' for r in rows if r.get('kind', 'incident') == 'incident')"
-check 'and they replay' quiet "$lookback" replay --config camera.toml --data-dir D --json
+check 'the next watch is by it' watch 9001
+holds 'and says so of its events' watch.json "rows and all(r['bundle'] == '$second' for r in rows if r.get('kind', 'incident') == 'incident')"
+check 'and they replay, those of the policy before it too' quiet "$lookback" replay --config camera.toml --data-dir D --json
+holds 'each with its own' quiet.out "{r['event'] for r in rows if r['same']} >= {*$before, *$(incidents)} and $before"
 
 # --- a policy that is not what its owner tried
 bundle broken 0.3.0 0.6 >/dev/null

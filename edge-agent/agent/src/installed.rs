@@ -2,7 +2,7 @@
 
 use crate::{line::Dice, parts};
 use anyhow::Result;
-use bundle::Bundle;
+use bundle::{Bundle, BundleError};
 use event_log::{EventLog, LogReader};
 use hal_camera::{ClockQuality, WallTime};
 use release::{Channel, Kind};
@@ -215,24 +215,32 @@ impl Ledger for EventLog {
 /// # Errors
 /// If the disk fails.
 pub fn open(data_dir: &Path) -> Result<(Option<Bundle>, Option<String>)> {
-    let folder = folder(Kind::Policy, data_dir);
-    if !folder.exists() {
-        return Ok((None, None));
-    }
-    let plan = Record::read(Kind::Policy, data_dir).plan;
-    let parts = Parts::open(&folder)?;
-    let slots = [plan.active, plan.previous.flatten()];
     let mut why = None;
-    for release in slots.into_iter().flatten().filter_map(|slot| slot.release) {
-        match Bundle::open(parts.bundle(&release.bundle)) {
-            Ok(bundle) if bundle.id() == release.bundle => return Ok((Some(bundle), why)),
-            Ok(_) => why = Some(format!("the policy {} is another now", release.bundle)),
-            Err(error) => {
-                why = Some(format!("the policy {} cannot be used: {error}", release.bundle))
-            }
+    for (id, opened) in kept(data_dir)? {
+        match opened {
+            Ok(bundle) if bundle.id() == id => return Ok((Some(bundle), why)),
+            Ok(_) => why = Some(format!("the policy {id} is another now")),
+            Err(error) => why = Some(format!("the policy {id} cannot be used: {error}")),
         }
     }
     Ok((None, why))
+}
+
+/// The policies that updates left here, by the ids that they were taken under: the one that watches, then the one
+/// before it.
+///
+/// # Errors
+/// If the disk fails.
+pub fn kept(data_dir: &Path) -> Result<Vec<(String, Result<Bundle, BundleError>)>> {
+    let folder = folder(Kind::Policy, data_dir);
+    if !folder.exists() {
+        return Ok(vec![]);
+    }
+    let plan = Record::read(Kind::Policy, data_dir).plan;
+    let parts = Parts::open(&folder)?;
+    let releases = [plan.active, plan.previous.flatten()].into_iter().flatten();
+    let ids = releases.filter_map(|slot| slot.release).map(|release| release.bundle);
+    Ok(ids.map(|id| (id.clone(), Bundle::open(parts.bundle(&id)))).collect())
 }
 
 /// A program that starts tries nothing yet, whatever the one before it tried.

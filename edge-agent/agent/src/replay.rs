@@ -1,13 +1,17 @@
 //! The command `replay`: runs recorded inquiries again from their pinned evidence.
 
-use crate::{config::Config, events, parts};
+use crate::{builtin, config::Config, events, installed, parts};
 use anyhow::{Context, Result, bail};
+use bundle::Bundle;
 use event_log::{EventRow, Kinds, LogReader, Query};
 use frame_store::{PinId, RealFs, read_pinned_in};
 use inquiry::{Inquirer, replay};
 use policy::Step;
 use serde_json::json;
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+};
 
 /// Run recorded inquiries again and compare every token.
 #[derive(clap::Args)]
@@ -17,19 +21,17 @@ pub struct ReplayArguments {
     /// One JSON object per line and event.
     #[arg(long)]
     pub json: bool,
-    /// Directory of the policy's bundle, instead of the built-in nano.
+    /// Directory of a policy's bundle, for events that it decided; those that the data directory keeps, and the
+    /// built-in nano, are found without. Can be given several times.
     #[arg(long, value_name = "DIR")]
-    pub bundle: Option<std::path::PathBuf>,
+    pub bundle: Vec<PathBuf>,
 }
 
 /// Replays; fails if any event does not reach the tokens that it recorded.
 ///
 /// # Errors
 /// If an event cannot be found, its evidence was changed, or its tokens differ.
-pub fn run(mut config: Config, arguments: ReplayArguments) -> Result<()> {
-    if let Some(bundle) = arguments.bundle {
-        config.inquiry.bundle = bundle;
-    }
+pub fn run(config: Config, arguments: ReplayArguments) -> Result<()> {
     let log = LogReader::open(&parts::log_path(&config.device.data_dir))?;
     let rows = match &arguments.event {
         Some(id) => vec![events::find(id, &log)?],
@@ -39,11 +41,10 @@ pub fn run(mut config: Config, arguments: ReplayArguments) -> Result<()> {
             log.events(&query)?
         }
     };
-    let bundle = parts::bundle(&config)?;
-    let mut inquirer = parts::inquirer(&bundle, &config)?;
+    let mut policies = Policies { known: known(&config, &arguments.bundle)?, loaded: None };
     let (mut out, mut failed) = (io::stdout().lock(), 0);
     for row in &rows {
-        let result = replay_row(&config, &mut inquirer, row);
+        let result = replay_row(&config, &mut policies, row);
         failed += usize::from(!matches!(&result, Ok(r) if r.same));
         say(&mut out, row, &result, arguments.json)?;
     }
@@ -53,13 +54,58 @@ pub fn run(mut config: Config, arguments: ReplayArguments) -> Result<()> {
     Ok(())
 }
 
-fn replay_row(config: &Config, inquirer: &mut Inquirer, row: &EventRow) -> Result<inquiry::Replay> {
+/// The policies that can be loaded here, those that were given first.
+///
+/// # Errors
+/// If one that was given is refused.
+fn known(config: &Config, given: &[PathBuf]) -> Result<Vec<Bundle>> {
+    let mut known = given.iter().map(Bundle::open).collect::<Result<Vec<_>, _>>()?;
+    // What cannot be opened decides nothing now; an event of it says that it is lacking.
+    known.extend(parts::bundle(config));
+    known.extend(
+        installed::kept(&config.device.data_dir).into_iter().flatten().filter_map(|(_, b)| b.ok()),
+    );
+    known.extend(builtin::open(&config.device.data_dir));
+    Ok(known)
+}
+
+/// Of all that are known, the one that decided the last event: a board has no room for two large ones.
+struct Policies {
+    known: Vec<Bundle>,
+    loaded: Option<Inquirer>,
+}
+
+impl Policies {
+    /// The one of this id.
+    ///
+    /// # Errors
+    /// If there is none, or the engine cannot use it.
+    fn load(&mut self, id: &str, config: &Config) -> Result<&mut Inquirer> {
+        let loaded = match self.loaded.take().filter(|inquirer| inquirer.bundle_id() == id) {
+            Some(loaded) => loaded,
+            None => parts::inquirer(self.find(id)?, config)?,
+        };
+        Ok(self.loaded.insert(loaded))
+    }
+
+    fn find(&self, id: &str) -> Result<&Bundle> {
+        self.known.iter().find(|bundle| bundle.id() == id).with_context(|| {
+            let known: Vec<_> = self.known.iter().map(Bundle::id).collect();
+            format!(
+                "it was decided by the policy {id}, and here are only {}: name its folder with --bundle",
+                known.join(", ")
+            )
+        })
+    }
+}
+
+fn replay_row(config: &Config, policies: &mut Policies, row: &EventRow) -> Result<inquiry::Replay> {
     let pin = row.pin.context("it has no evidence: only incidents can be replayed")?;
     let evidence = read_pinned_in(&parts::store_dir(&config.device.data_dir), PinId(pin), &RealFs)?;
     let steps: Vec<Step> =
         serde_json::from_value(row.trajectory.clone()).context("its trajectory cannot be read")?;
     let bundle = row.bundle.as_deref().unwrap_or_default();
-    Ok(replay(inquirer, &steps, bundle, evidence)?)
+    Ok(replay(policies.load(bundle, config)?, &steps, bundle, evidence)?)
 }
 
 fn say(
