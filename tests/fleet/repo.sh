@@ -28,9 +28,13 @@ mv K/snapshot.pem K/timestamp.pem online
 add() { repo add R "$nano" --waves '1%@0h,10%@24h,100%@3d' --json >add.json 2>add.err; }
 check 'a bundle is added without any key' add
 holds 'all of it is new' add.json 'rows[0]["new_bytes"] > 5_000_000 and rows[0]["channel"]["number"] == 1'
-without_answers() { cp -r R Q && repo add Q "$nano" >added.txt && grep -q 'no golden answers.*lookback-models golden' added.txt; }
-check 'that it has no golden answers is told, and what gives it some' without_answers
-holds 'to programs, too' add.json 'rows[0]["golden"] is False'
+without_answers() {
+    cp -r "$nano" silent && rm silent/golden.json && sed -i '/^\[parts.golden\]/,/^blake3/d' silent/bundle.toml &&
+        "$bundle_tool" seal silent && cp -r R Q && repo add Q silent --json >silent.json && repo add Q silent >added.txt && grep -q 'no golden answers.*lookback-models golden' added.txt
+}
+check 'that one has no golden answers is told, and what gives it some' without_answers
+holds 'to programs, too' silent.json 'rows[0]["golden"] is False'
+holds 'while nano has some' add.json 'rows[0]["golden"]'
 refuses 1 'is no wave' 'a wave that is none is refused' "$fleet" repo add R "$nano" --waves '10@24h'
 refuses 1 'is no moment' 'a start that is none is refused' "$fleet" repo add R "$nano" --start soon
 refuses 1 'holds no bundle' 'a folder that is no bundle is refused' "$fleet" repo add R "$repository"

@@ -11,11 +11,12 @@ macro_rules! nano {
 }
 
 /// The files of `models/nano`; the manifest is the last, so that a directory that has it is whole.
-static NANO: [(&str, &[u8]); 5] = nano!(
+static NANO: [(&str, &[u8]); 6] = nano!(
     "decoder.safetensors",
     "vision.onnx",
     "tokenizer.json",
     "chat_template.jinja",
+    "golden.json",
     "bundle.toml",
 );
 

@@ -104,8 +104,13 @@ fn bundle_and_engine(config: &Config, report: &mut Report) {
     let bundle = parts::bundle(config);
     report.add(checks::policy(bundle.as_ref()));
     let Ok(bundle) = bundle else { return };
-    let loaded = parts::inquirer(&bundle, config).map(|inquirer| {
-        (inquirer.engine().id().to_string(), inquirer.engine().backend_report().to_string())
+    let loaded = parts::inquirer(&bundle, config).and_then(|inquirer| {
+        let engine = inquirer.engine();
+        let said = match engine::Golden::hold(&bundle, engine)? {
+            true => "gives its golden answers",
+            false => "has no golden answers",
+        };
+        Ok((format!("{}, {said}", engine.id()), engine.backend_report().to_string()))
     });
     report.add(checks::engine(loaded.as_ref()));
 }

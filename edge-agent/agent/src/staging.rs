@@ -10,7 +10,7 @@ use crate::{
     system::{self, System},
 };
 use anyhow::{Context, Result, bail};
-use bundle::{Bundle, GOLDEN};
+use bundle::Bundle;
 use engine::{Footprint, Golden};
 use inquiry::Inquirer;
 use release::{Admission, Channel, Index, Kind, Release};
@@ -377,14 +377,6 @@ pub fn fits_beside(config: &Config, record: &Record) -> Result<bool> {
 fn trial(dir: &Path, config: &Config) -> Result<Inquirer> {
     let bundle = Bundle::open(dir)?;
     let inquirer = parts::inquirer(&bundle, config)?;
-    if !bundle.manifest.parts.contains_key(GOLDEN) {
-        return Ok(inquirer);
-    }
-    let golden: Golden = serde_json::from_slice(&bundle.read(GOLDEN)?)
-        .context("its golden answers cannot be read")?;
-    let here = Golden::of(inquirer.engine())?;
-    match golden.check(&here) {
-        Ok(()) => Ok(inquirer),
-        Err(why) => bail!("it does not give its golden answers: {why}"),
-    }
+    Golden::hold(&bundle, inquirer.engine())?;
+    Ok(inquirer)
 }

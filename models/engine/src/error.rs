@@ -10,6 +10,12 @@ pub enum EngineError {
     /// A part could not be read, or is no longer what was sealed.
     #[error(transparent)]
     Bundle(#[from] BundleError),
+    /// What the bundle computes here is not what its `golden` part says that it does.
+    #[error("it does not give its golden answers: {reason}")]
+    Golden {
+        /// What differs.
+        reason: String,
+    },
     /// The `tokenizer` part cannot be used.
     #[error("part 'tokenizer' cannot be used: {reason}; export it as a byte-level BPE")]
     Tokenizer {

@@ -5,6 +5,7 @@
 //! run by something that is broken.
 
 use crate::{Engine, EngineError, PairInput, PairKey, Piece};
+use bundle::{Bundle, GOLDEN};
 use hal_camera::Luma;
 use serde::{Deserialize, Serialize};
 
@@ -56,6 +57,22 @@ impl Golden {
         }
         let sight = std::iter::once(&seen.tokens).chain(&seen.deepstack);
         Ok(Self { sight: sight.map(|numbers| kept(numbers)).collect(), logits, tokens })
+    }
+
+    /// Holds `engine`, loaded from `bundle`, to what the bundle says that it computes. Returns whether it says
+    /// anything.
+    ///
+    /// # Errors
+    /// [`EngineError::Golden`] if it computes something else.
+    pub fn hold(bundle: &Bundle, engine: &Engine) -> Result<bool, EngineError> {
+        if !bundle.manifest.parts.contains_key(GOLDEN) {
+            return Ok(false);
+        }
+        let differs = |reason| EngineError::Golden { reason };
+        let golden: Self = serde_json::from_slice(&bundle.read(GOLDEN)?)
+            .map_err(|error| differs(format!("they cannot be read ({error})")))?;
+        golden.check(&Self::of(engine)?).map_err(differs)?;
+        Ok(true)
     }
 
     /// Compares with what was `found` here.

@@ -11,10 +11,10 @@ mod processor;
 mod progress;
 mod random;
 
-use anyhow::{Context, Result, bail};
-use bundle::{Bundle, GOLDEN};
+use anyhow::{Result, bail};
+use bundle::Bundle;
 use clap::{Parser, Subcommand};
-use engine::Golden;
+use engine::{EngineError, Golden};
 use progress::Progress;
 use serde_json::{Value, json};
 use std::{
@@ -130,18 +130,15 @@ fn run(command: Command, json: bool) -> Result<(Value, String)> {
 fn verify(dir: PathBuf) -> Result<Bundle> {
     let bundle = Bundle::open(dir)?;
     let engine = pack::load(&bundle)?;
-    if bundle.manifest.parts.contains_key(GOLDEN) {
-        let golden: Golden = serde_json::from_slice(&bundle.read(GOLDEN)?)
-            .with_context(|| format!("{}: its golden part cannot be read", bundle.id()))?;
-        if let Err(difference) = golden.check(&Golden::of(&engine)?) {
-            bail!(
-                "{} does not compute here what it computed where it was packed: {difference}; pack it \
-                 again, and if that does not help, this processor is at fault",
-                bundle.id()
-            );
-        }
+    match Golden::hold(&bundle, &engine) {
+        Ok(_) => Ok(bundle),
+        Err(EngineError::Golden { reason }) => bail!(
+            "{} does not compute here what it computed where it was packed: {reason}; pack it again, and if that \
+             does not help, this processor is at fault",
+            bundle.id()
+        ),
+        Err(error) => Err(error.into()),
     }
-    Ok(bundle)
 }
 
 fn of_bundle(bundle: &Bundle) -> (Value, String) {

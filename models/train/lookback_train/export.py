@@ -19,6 +19,9 @@ from .tower import Perception, Tower, Trunk
 
 OPSET = 17
 
+Sealers = tuple[Path, Path]
+"""The programs `lookback-bundle` and `lookback-models`."""
+
 
 def bundle(
     perception_weights: Path,
@@ -27,7 +30,7 @@ def bundle(
     template: Path,
     manifest: Path,
     labels: dict[str, str],
-    sealer: Path,
+    sealers: Sealers,
     out: Path,
 ) -> None:
     """Writes and seals the bundle in `out`."""
@@ -47,10 +50,10 @@ def bundle(
     if template.resolve() != (out / "chat_template.jinja").resolve():
         shutil.copy(template, out / "chat_template.jinja")
     (out / "bundle.toml").write_text(fill_manifest(manifest.read_text(), tokenizer_file, labels))
-    subprocess.run([sealer, "seal", str(out)], check=True)
+    seal(out, sealers)
 
 
-def with_decoder(bundle: Path, decoder: Decoder, sealer: Path, out: Path) -> None:
+def with_decoder(bundle: Path, decoder: Decoder, sealers: Sealers, out: Path) -> None:
     """Writes and seals `out`, the bundle with another decoder; it is there whole or not at all."""
     manifest = tomllib.loads((bundle / "bundle.toml").read_text())
     draft = out.with_name(f"{out.name}.part")
@@ -59,11 +62,19 @@ def with_decoder(bundle: Path, decoder: Decoder, sealer: Path, out: Path) -> Non
     for file in ["bundle.toml", *(p["file"] for p in manifest["parts"].values())]:
         shutil.copy(bundle / file, draft / file)
     save_decoder(decoder, draft / part(bundle, "decoder"))
-    subprocess.run([sealer, "seal", str(draft)], check=True)
+    seal(draft, sealers)
     out.mkdir(parents=True, exist_ok=True)
     for file in sorted(draft.iterdir(), key=lambda f: f.name == "bundle.toml"):
         file.replace(out / file.name)
     draft.rmdir()
+
+
+def seal(folder: Path, sealers: Sealers) -> None:
+    """Fills in sizes and hashes, and keeps in the bundle what it computes for the golden inputs: a
+    camera that gets it over the air tries whether it computes the same."""
+    bundle_tool, models_tool = sealers
+    subprocess.run([bundle_tool, "seal", str(folder)], check=True)
+    subprocess.run([models_tool, "golden", str(folder)], check=True, stdout=subprocess.DEVNULL)
 
 
 def save_decoder(decoder: Decoder, path: Path) -> None:

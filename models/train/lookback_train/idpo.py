@@ -277,7 +277,7 @@ def teach(
     bundle: Path,
     out: Path,
     work: Path,
-    programs: tuple[Path, Path],
+    programs: tuple[Path, Path, Path],
     start: int,
     windows: int,
     steps: int,
@@ -290,11 +290,12 @@ def teach(
     for `steps`; writes and seals the bundle `out`, which is there whole or not at all. `keep` is
     the share of the policy as it was in the weights that are written.
 
-    `programs` are `lookback-oracle` and `lookback-bundle`; the rollouts are kept in `work`.
+    `programs` are `lookback-oracle`, `lookback-bundle` and `lookback-models`; the rollouts are kept
+    in `work`.
     """
     if start < SEEDS or start + windows > oracle.VAL:
         raise SystemExit(f"windows lie between seeds {SEEDS} and {oracle.VAL}: lower --seed")
-    binary, sealer = programs
+    binary, sealers = programs[0], programs[1:]
     manifest = tomllib.loads((bundle / "bundle.toml").read_text())
     # Rollouts of one policy say little of another.
     work = work / f"rollouts-{manifest['parts']['decoder']['blake3'][:12]}"
@@ -306,7 +307,7 @@ def teach(
     policy = Watcher(bundle)
     before = copy.deepcopy(policy.decoder)
     train(policy.to(device), rolled_out, features, steps, seed, ids, device=device)
-    with_decoder(bundle, between(before, policy.decoder.cpu(), keep), sealer, out)
+    with_decoder(bundle, between(before, policy.decoder.cpu(), keep), sealers, out)
 
 
 def alike(ranked: list[T], count: int, rng: np.random.Generator) -> list[T]:

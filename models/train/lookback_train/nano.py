@@ -170,7 +170,7 @@ def main() -> None:
         given.idpo_windows or plan.idpo_windows,
         given.idpo_steps or plan.idpo_steps,
     )
-    programs = (rust_program("lookback-oracle"), rust_program("lookback-bundle"))
+    programs = rust_programs()
     if given.command == "sft":
         retrain.train(
             given.bundle,
@@ -235,7 +235,8 @@ def run(
     With `passive` the tower of `work` is used, and what is trained on it is written beside.
     """
     work.mkdir(parents=True, exist_ok=True)
-    binary, sealer = rust_program("lookback-oracle"), rust_program("lookback-bundle")
+    programs = rust_programs()
+    binary, sealers = programs[0], programs[1:]
     files = (ROOT / "models/train/nano.toml", ROOT / "models/nano/chat_template.jinja")
     tokenizer_file = work / "tokenizer.json"
     if init is not None and init.is_dir():
@@ -279,7 +280,7 @@ def run(
             renderers.append(examples.render_in_background(*common, numbers, plan.per_shard, pupil))
 
     def bundle(policy: Path, folder: Path) -> None:
-        export.bundle(weights, policy, tokenizer_file, files[1], files[0], LABELS, sealer, folder)
+        export.bundle(weights, policy, tokenizer_file, files[1], files[0], LABELS, sealers, folder)
 
     sft.train(
         data,
@@ -305,7 +306,7 @@ def run(
         if not (newest / "bundle.toml").exists():
             start = idpo.SEEDS + (seed * 10 + number) * plan.idpo_windows
             amount = (start, plan.idpo_windows, plan.idpo_steps, seed + number)
-            idpo.teach(before, newest, work, (binary, sealer), *amount)
+            idpo.teach(before, newest, work, programs, *amount)
     shutil.copytree(newest, out, dirs_exist_ok=True)
     print(f"bundle written to {out}", flush=True)
 
@@ -325,12 +326,19 @@ LABELS = {
 }
 
 
+def rust_programs() -> tuple[Path, Path, Path]:
+    """`lookback-oracle`, `lookback-bundle` and `lookback-models`."""
+    names = ("lookback-oracle", "lookback-bundle", "lookback-models")
+    renders, seals, packs = map(rust_program, names)
+    return renders, seals, packs
+
+
 def rust_program(name: str) -> Path:
     """The release build of one of the repository's programs."""
     target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
     path = target / "release" / name
     if not path.exists():
-        raise SystemExit(f"{path} is not built: run `cargo build --release -p oracle -p bundle`")
+        raise SystemExit(f"{path} is not built: run `cargo build --release --workspace`")
     return path
 
 

@@ -22,7 +22,7 @@ def train(
     bundle: Path,
     out: Path,
     work: Path,
-    programs: tuple[Path, Path],
+    programs: tuple[Path, Path, Path],
     amount: tuple[int, int, int],
     val_episodes: int,
     steps: int,
@@ -44,12 +44,13 @@ def train(
 
     `keep` is the share of the bundle `init` in the weights that are written ([`decoder.between`]).
 
-    `programs` are `lookback-oracle` and `lookback-bundle`; `amount` is the number of shards of
-    lessons, of those in which the policy goes its own way, and of lessons in each; the first has
-    the number `first_shard`. Lessons are kept in `work`, and so is the training, which resumes.
+    `programs` are `lookback-oracle`, `lookback-bundle` and `lookback-models`; `amount` is the
+    number of shards of lessons, of those in which the policy goes its own way, and of lessons in
+    each; the first has the number `first_shard`. Lessons are kept in `work`, and so is the
+    training, which resumes.
     So many `renderers` make each sort of them, side by side.
     """
-    binary, sealer = programs
+    binary, sealers = programs[0], programs[1:]
     manifest = tomllib.loads((bundle / "bundle.toml").read_text())
     # One tower's features say nothing to another's decoder, nor one policy's ways of another's.
     folder = work / f"lessons-{manifest['parts']['decoder']['blake3'][:12]}"
@@ -97,4 +98,4 @@ def train(
     decoder = policy.decoder.cpu()
     if keep > 0.0 and init is not None:
         decoder = between(Decoder.of_bundle(init), decoder, keep)
-    with_decoder(bundle, decoder, sealer, out)
+    with_decoder(bundle, decoder, sealers, out)

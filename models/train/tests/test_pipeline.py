@@ -19,13 +19,14 @@ RELEASE = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
 def needed(name: str) -> Path:
     path = RELEASE / name
     if not path.exists():
-        pytest.skip(f"{path} is not built: run `cargo build --release -p oracle -p bundle`")
+        pytest.skip(f"{path} is not built: run `cargo build --release --workspace`")
     return path
 
 
 def test_tiny_training_ends_in_a_bundle_that_verifies(tmp_path: Path) -> None:
     needed("lookback-oracle")
-    verifier = needed("lookback-bundle")
+    needed("lookback-bundle")
+    verifier = needed("lookback-models")
     out = tmp_path / "bundle"
     command = [sys.executable, "-m", "lookback_train.nano", "nano", "--tiny", "--threads", "2"]
     command += ["--work", str(tmp_path / "work"), "--out", str(out)]
@@ -35,7 +36,7 @@ def test_tiny_training_ends_in_a_bundle_that_verifies(tmp_path: Path) -> None:
     assert asked.exists(), "the policy in training goes its own way in some lessons"
     assert (tmp_path / "work/idpo-1/bundle.toml").exists(), "and is trained on its own rollouts"
     manifest = tomllib.loads((out / "bundle.toml").read_text())
-    assert set(manifest["parts"]) >= {"decoder", "vision", "tokenizer", "chat_template"}
+    assert set(manifest["parts"]) >= {"decoder", "vision", "tokenizer", "chat_template", "golden"}
     tokenizer = load(out / "tokenizer.json")
     assert manifest["decoder"]["vocab"] == tokenizer.get_vocab_size()
     with safe_open(out / "decoder.safetensors", "np") as weights:
@@ -60,7 +61,7 @@ def test_tiny_training_ends_in_a_bundle_that_verifies(tmp_path: Path) -> None:
         assert ("sft 20/" in run.stdout) == reported
     parts = [tomllib.loads((folder / "bundle.toml").read_text())["parts"] for folder in (out, twin)]
     different = {name for name in parts[0] if parts[0][name] != parts[1][name]}
-    assert different == {"decoder"}
+    assert different == {"decoder", "golden"}
     verified = subprocess.run([verifier, "verify", str(twin)], capture_output=True, text=True)
     assert verified.returncode == 0, verified.stderr
 

@@ -208,7 +208,7 @@ def test_the_engine_runs_what_was_trained_and_its_inquiries_are_trained_on(
 ) -> None:
     for name in ("lookback-oracle", "lookback-bundle"):
         if not (RELEASE / name).exists():
-            pytest.skip(f"{name} is not built: run `cargo build --release -p oracle -p bundle`")
+            pytest.skip(f"{name} is not built: run `cargo build --release --workspace`")
     model = ["--model", str(checkpoint), "--oracle", str(RELEASE / "lookback-oracle"), *FEW]
     of_lessons = ["--manifest", str(manifest), "--episodes", "2", "--val-episodes", "1"]
     main(["sft", *model, *of_lessons, "--out", str(tmp_path / "one")])

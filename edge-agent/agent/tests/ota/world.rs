@@ -108,10 +108,8 @@ fn policy(dir: &Path, version: &str, ballast: u64, answers: Answers) -> String {
     fs::write(dir.join("extra/ballast.bin"), noise).unwrap();
     let manifest = fs::read_to_string(dir.join(bundle::MANIFEST)).unwrap();
     let manifest = manifest.replacen("version = \"0.1.0\"", &format!("version = \"{version}\""), 1);
-    let part = |name: &str, file: &str| {
-        format!("\n[parts.{name}]\nfile = \"{file}\"\nbytes = 0\nblake3 = \"\"\n")
-    };
-    let manifest = manifest + &part("ballast", "extra/ballast.bin");
+    let manifest =
+        manifest + "\n[parts.ballast]\nfile = \"extra/ballast.bin\"\nbytes = 0\nblake3 = \"\"\n";
     fs::write(dir.join(bundle::MANIFEST), &manifest).unwrap();
     let sealed = bundle::seal(dir).unwrap();
     let engine = Engine::load(&sealed, EngineOptions { threads: 1, memory: None }).unwrap();
@@ -120,8 +118,6 @@ fn policy(dir: &Path, version: &str, ballast: u64, answers: Answers) -> String {
         golden["tokens"][0] = 0.into();
     }
     fs::write(dir.join("golden.json"), golden.to_string()).unwrap();
-    let manifest = manifest + &part(bundle::GOLDEN, "golden.json");
-    fs::write(dir.join(bundle::MANIFEST), manifest).unwrap();
     bundle::seal(dir).unwrap();
     Bundle::open(dir).unwrap().id()
 }
