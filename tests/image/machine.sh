@@ -21,7 +21,7 @@ firmware() {
     esac
 }
 
-# Starts it. What its disk is told goes into a scratch layer, and into an account of it: what comes of that is
+# power_on [OPTION OF QEMU...]: starts it. What its disk is told goes into a scratch layer, and into an account of it: what comes of that is
 # settled when it is switched off. Its console is the file console-N.log.
 power_on() {
     boots=$((boots + 1))
@@ -42,7 +42,7 @@ power_on() {
         -blockdev driver=file,node-name=account,filename=writes.log \
         -blockdev driver=blklogwrites,node-name=disk,file=top,log=account \
         -device virtio-blk-pci,drive=disk -device i6300esb \
-        -netdev user,id=net -device virtio-net-pci,netdev=net >qemu.out 2>&1 </dev/null &
+        -netdev user,id=net -device virtio-net-pci,netdev=net "$@" >qemu.out 2>&1 </dev/null &
     machine=$!
     children+=("$machine")
 }
@@ -101,6 +101,27 @@ for line in sys.stdin:
         print(event["id"])' | sort -u
 }
 
+# busy NAME: the configuration of a camera of which every look at the scene becomes an event: there is much to lose.
+busy() {
+    cat <<END
+[device]
+name = "$1"
+data_dir = "/data/lookback"
+[[camera]]
+source = "sim:seed=263"
+[store]
+bytes_max_mb = 256
+evidence_mb = 128
+[sentinel]
+patrol_s = 5
+[inquiry]
+turns = 1
+frames = 4
+[events]
+report_normal = true
+END
+}
+
 # with_data COMMAND...: runs it while a copy of the data partition is mounted at ./data; the machine is off. Mounting
 # plays its journal; a copy, since the camera is to meet it as it was left.
 with_data() {
@@ -124,11 +145,36 @@ data_is_sound() {
     return $code
 }
 
+# place_of PARTITION: where on the disk it begins, and its size, in bytes.
+place_of() {
+    sfdisk -J disk.img | python3 -c '
+import json, sys
+part = next(p for p in json.load(sys.stdin)["partitiontable"]["partitions"] if p.get("name") == sys.argv[1])
+print(part["start"] * 512, part["size"] * 512)' "$1"
+}
+
 # copy: a block device with what the data partition of the disk holds.
 data_copy() {
-    local start
-    start=$(sfdisk -J disk.img | python3 -c '
-import json, sys
-print(next(p["start"] for p in json.load(sys.stdin)["partitiontable"]["partitions"] if p.get("name") == "data") * 512)')
-    cp --sparse=always disk.img look.img && copy=$(losetup --find --show --offset "$start" look.img)
+    cp --sparse=always disk.img look.img && copy=$(losetup --find --show --offset "$(place_of data | cut -d' ' -f1)" look.img)
+}
+
+# with_data nothing_is_lost: every event in told.ids is in the log, and all its evidence is there and is what it was.
+nothing_is_lost() {
+    "$lookback" events --data-dir data/lookback --limit 1000000 --json >logged.jsonl || return 1
+    python3 - <<'END'
+import json
+logged = {row["id"] for row in map(json.loads, open("logged.jsonl"))}
+told = set(open("told.ids").read().split())
+assert told, "nothing was told"
+assert told <= logged, f"told and not in the log: {told - logged}"
+END
+    # Another processor may compute other digits; what counts here is that all evidence is there and is what it was.
+    "$lookback" replay --data-dir data/lookback --json >replay.jsonl
+    python3 - <<'END'
+import json
+rows = [json.loads(line) for line in open("replay.jsonl")]
+lacking = [row for row in rows if row.get("error")]
+assert rows and not lacking, lacking[:3]
+print(f"{len(rows)} replayed, {sum(row['same'] for row in rows)} to the same tokens")
+END
 }
