@@ -212,7 +212,7 @@ async fn a_bundle_that_was_published_comes_out_as_it_went_in() {
     assert!(!place.dir().join("targets").exists());
 
     let signed = place.sign().await.unwrap();
-    assert_eq!((signed.version, signed.targets.len()), (2, 5 + 1 + 1));
+    assert_eq!((signed.version, signed.targets.len()), (2, 6 + 1 + 1));
     assert_eq!(tree(&place.dir().join("metadata")), before, "nothing is visible yet");
     let published = place.publish().await.unwrap();
     assert_eq!((published.targets_version, published.targets), (2, signed.targets));
@@ -224,7 +224,7 @@ async fn a_bundle_that_was_published_comes_out_as_it_went_in() {
     assert_eq!((channel.number, channel.waves.len(), channel.halted), (1, 2, false));
     assert_eq!(channel.bundle, Bundle::open(nano()).unwrap().id());
     let files = camera.files(&place.dir());
-    assert_eq!(files.len(), 5);
+    assert_eq!(files.len(), 6);
     for (name, bytes) in files {
         assert!(bytes == fs::read(nano().join(&name)).unwrap(), "{name}");
     }

@@ -22,8 +22,8 @@ tool=inquiry
 # What the emulated processor can do: Cortex-A76 is near to the Cortex-A78AE of a Jetson Orin, and older; `max`
 # has all that QEMU knows, so there tract takes its kernels for SVE.
 cpus=(cortex-a76 max)
-# In emulation all is twenty times slower, and this machine may be busy.
-longest=10m
+# In emulation all is twenty times slower, with SVE ten times slower again, and this machine may be busy.
+longest=40m
 
 main() {
     [ $# = 1 ] || { say 'which program? tests/cross/inquiry.sh cross/out/lookback'; exit 2; }

@@ -16,6 +16,12 @@ pub enum EngineError {
         /// What differs.
         reason: String,
     },
+    /// The `golden` part is not one.
+    #[error("its golden part cannot be read: {reason}; pack it again")]
+    GoldenPart {
+        /// What is wrong.
+        reason: String,
+    },
     /// The `tokenizer` part cannot be used.
     #[error("part 'tokenizer' cannot be used: {reason}; export it as a byte-level BPE")]
     Tokenizer {

@@ -63,15 +63,15 @@ impl Golden {
     /// anything.
     ///
     /// # Errors
-    /// [`EngineError::Golden`] if it computes something else.
+    /// [`EngineError::Golden`] if it computes something else, [`EngineError::GoldenPart`] if what it should compute
+    /// cannot be read.
     pub fn hold(bundle: &Bundle, engine: &Engine) -> Result<bool, EngineError> {
         if !bundle.manifest.parts.contains_key(GOLDEN) {
             return Ok(false);
         }
-        let differs = |reason| EngineError::Golden { reason };
         let golden: Self = serde_json::from_slice(&bundle.read(GOLDEN)?)
-            .map_err(|error| differs(format!("they cannot be read ({error})")))?;
-        golden.check(&Self::of(engine)?).map_err(differs)?;
+            .map_err(|error| EngineError::GoldenPart { reason: error.to_string() })?;
+        golden.check(&Self::of(engine)?).map_err(|reason| EngineError::Golden { reason })?;
         Ok(true)
     }
 

@@ -245,7 +245,9 @@ pub fn noise(seed: u64, bytes: usize) -> Vec<u8> {
 pub fn bundle(dir: &Path, version: &str, decoder: &[u8]) {
     let nano = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/nano");
     fs::create_dir_all(dir).unwrap();
-    for name in ["vision.onnx", "tokenizer.json", "chat_template.jinja", "bundle.toml"] {
+    for name in
+        ["vision.onnx", "tokenizer.json", "chat_template.jinja", "golden.json", "bundle.toml"]
+    {
         fs::copy(nano.join(name), dir.join(name)).unwrap();
     }
     fs::write(dir.join("decoder.safetensors"), decoder).unwrap();
