@@ -53,7 +53,7 @@ play MJPG
 in_background "$LOOKBACK" run --config lookback.toml --camera v4l2:/dev/video10 --data-dir D --json --updates
 during_the_fall="any(r['level'] != 'info' and r['start_s'] < $begun_s + $up_s and r['end_s'] > $begun_s + $fall_s
     and r['camera'] == 'v4l2-0' and len(r['evidence']) > 0 for r in rows)"
-check 'an incident before a V4L2 camera becomes an event' wait_for 400 told "$during_the_fall"
+check 'an incident before a V4L2 camera becomes an event' wait_for 150 told "$during_the_fall"
 watched_s="$(now_s) - $begun_s"
 
 stop_playing
@@ -62,11 +62,11 @@ sleep 5
 check 'and the agent lives on' kill -0 "$child"
 play YUYV
 check 'and watches it when it is back, with other pixels' \
-    wait_for 400 told "any(r['end_s'] > $begun_s for r in rows)"
+    wait_for 300 told "any(r['end_s'] > $begun_s for r in rows)"
 watched_s="$watched_s + $(now_s) - $begun_s"
 
 # What is under way is finished first, and an inquiry takes seconds here.
-ends_well() { kill -INT "$child" && wait_for 240 ended && wait "$child"; }
+ends_well() { kill -INT "$child" && wait_for 90 ended && wait "$child"; }
 check 'Ctrl-C ends it cleanly' ends_well
 check 'and it never panicked' sh -c '! grep panicked child.out child.err'
 
