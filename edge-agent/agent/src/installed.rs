@@ -2,7 +2,7 @@
 
 use crate::{line::Dice, parts};
 use anyhow::Result;
-use bundle::{Bundle, BundleError};
+use bundle::Bundle;
 use event_log::{EventLog, LogReader};
 use hal_camera::{ClockQuality, WallTime};
 use release::{Channel, Kind};
@@ -216,8 +216,8 @@ impl Ledger for EventLog {
 /// If the disk fails.
 pub fn open(data_dir: &Path) -> Result<(Option<Bundle>, Option<String>)> {
     let mut why = None;
-    for (id, opened) in kept(data_dir)? {
-        match opened {
+    for (id, dir) in kept(data_dir)? {
+        match Bundle::open(dir) {
             Ok(bundle) if bundle.id() == id => return Ok((Some(bundle), why)),
             Ok(_) => why = Some(format!("the policy {id} is another now")),
             Err(error) => why = Some(format!("the policy {id} cannot be used: {error}")),
@@ -226,12 +226,12 @@ pub fn open(data_dir: &Path) -> Result<(Option<Bundle>, Option<String>)> {
     Ok((None, why))
 }
 
-/// The policies that updates left here, by the ids that they were taken under: the one that watches, then the one
-/// before it.
+/// The policies that updates left here, by the ids that they were taken under, and where they lie: the one that
+/// watches, then the one before it.
 ///
 /// # Errors
 /// If the disk fails.
-pub fn kept(data_dir: &Path) -> Result<Vec<(String, Result<Bundle, BundleError>)>> {
+pub fn kept(data_dir: &Path) -> Result<Vec<(String, PathBuf)>> {
     let folder = folder(Kind::Policy, data_dir);
     if !folder.exists() {
         return Ok(vec![]);
@@ -240,7 +240,7 @@ pub fn kept(data_dir: &Path) -> Result<Vec<(String, Result<Bundle, BundleError>)
     let parts = Parts::open(&folder)?;
     let releases = [plan.active, plan.previous.flatten()].into_iter().flatten();
     let ids = releases.filter_map(|slot| slot.release).map(|release| release.bundle);
-    Ok(ids.map(|id| (id.clone(), Bundle::open(parts.bundle(&id)))).collect())
+    Ok(ids.map(|id| (id.clone(), parts.bundle(&id))).collect())
 }
 
 /// A program that starts tries nothing yet, whatever the one before it tried.

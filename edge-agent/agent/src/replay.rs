@@ -41,7 +41,7 @@ pub fn run(config: Config, arguments: ReplayArguments) -> Result<()> {
             log.events(&query)?
         }
     };
-    let mut policies = Policies { known: known(&config, &arguments.bundle)?, loaded: None };
+    let mut policies = Policies::new(&config, &arguments.bundle)?;
     let (mut out, mut failed) = (io::stdout().lock(), 0);
     for row in &rows {
         let result = replay_row(&config, &mut policies, row);
@@ -54,28 +54,32 @@ pub fn run(config: Config, arguments: ReplayArguments) -> Result<()> {
     Ok(())
 }
 
-/// The policies that can be loaded here, those that were given first.
-///
-/// # Errors
-/// If one that was given is refused.
-fn known(config: &Config, given: &[PathBuf]) -> Result<Vec<Bundle>> {
-    let mut known = given.iter().map(Bundle::open).collect::<Result<Vec<_>, _>>()?;
-    // What cannot be opened decides nothing now; an event of it says that it is lacking.
-    known.extend(parts::bundle(config));
-    known.extend(
-        installed::kept(&config.device.data_dir).into_iter().flatten().filter_map(|(_, b)| b.ok()),
-    );
-    known.extend(builtin::open(&config.device.data_dir));
-    Ok(known)
-}
-
-/// Of all that are known, the one that decided the last event: a board has no room for two large ones.
+/// The policies that can be loaded here. A large one takes a while to open, so those that updates left are opened only
+/// for an event that they decided.
 struct Policies {
+    /// Those that were given, that of the configuration, and nano.
     known: Vec<Bundle>,
+    /// Those that updates left, by their ids.
+    kept: Vec<(String, PathBuf)>,
+    /// The one that decided the last event: a board has no room for two large ones.
     loaded: Option<Inquirer>,
 }
 
 impl Policies {
+    /// # Errors
+    /// If one that was given is refused.
+    fn new(config: &Config, given: &[PathBuf]) -> Result<Self> {
+        let mut known = given.iter().map(Bundle::open).collect::<Result<Vec<_>, _>>()?;
+        // What cannot be opened decides nothing now; an event of it says that it is lacking.
+        let configured = &config.inquiry.bundle;
+        if !configured.as_os_str().is_empty() {
+            known.extend(Bundle::open(configured));
+        }
+        known.extend(builtin::open(&config.device.data_dir));
+        let kept = installed::kept(&config.device.data_dir).unwrap_or_default();
+        Ok(Self { known, kept, loaded: None })
+    }
+
     /// The one of this id.
     ///
     /// # Errors
@@ -83,17 +87,22 @@ impl Policies {
     fn load(&mut self, id: &str, config: &Config) -> Result<&mut Inquirer> {
         let loaded = match self.loaded.take().filter(|inquirer| inquirer.bundle_id() == id) {
             Some(loaded) => loaded,
-            None => parts::inquirer(self.find(id)?, config)?,
+            None => match self.known.iter().find(|bundle| bundle.id() == id) {
+                Some(bundle) => parts::inquirer(bundle, config)?,
+                None => parts::inquirer(&Bundle::open(self.dir_of(id)?)?, config)?,
+            },
         };
         Ok(self.loaded.insert(loaded))
     }
 
-    fn find(&self, id: &str) -> Result<&Bundle> {
-        self.known.iter().find(|bundle| bundle.id() == id).with_context(|| {
-            let known: Vec<_> = self.known.iter().map(Bundle::id).collect();
+    fn dir_of(&self, id: &str) -> Result<&PathBuf> {
+        let found = self.kept.iter().find(|(kept, _)| kept == id).map(|(_, dir)| dir);
+        found.with_context(|| {
+            let known = self.known.iter().map(Bundle::id);
+            let all: Vec<_> = known.chain(self.kept.iter().map(|(id, _)| id.clone())).collect();
             format!(
                 "it was decided by the policy {id}, and here are only {}: name its folder with --bundle",
-                known.join(", ")
+                all.join(", ")
             )
         })
     }
