@@ -50,6 +50,13 @@ part_harm() {
     check 'every event that was told is in the log, with its evidence' with_data nothing_is_lost
     check 'and the file system is sound' data_is_sound
 
+    check 'the data partition is one that e2fsck does not know' of_a_newer_system
+    power_on
+    check 'it is left as it is, while there are starts to try' saw 'cannot be examined' $((4 * start_s)) 4
+    check 'and made anew at the last, and it watches' it_watches
+    check 'as it says' saw 'beyond repair: it is made anew' 1
+    power_cut newer
+
     printf '#!/bin/sh\ncat /sys/class/dmi/id/product_uuid\n' >hook && chmod +x hook
     check 'a system with an encrypted data partition is built' image 0.3.0 --data-key-hook hook || return
     check 'it is flashed' flash "$(image_of 0.3.0)" 3
@@ -142,6 +149,16 @@ five_cuts() {
         ! state_is 'ORDER=B A A_LEFT=5 B_LEFT=0' >/dev/null || return 0
     done
     return 1
+}
+
+# A revision of ext4 that there is not yet; and five starts are left, and none of the other system.
+of_a_newer_system() {
+    local device code=0
+    with_state set-primary A && with_state set-state B bad || return 1
+    device=$(losetup --find --show --offset "$(place_of data | cut -d' ' -f1)" disk.img) || return 1
+    debugfs -w -R 'set_super_value rev_level 7' "$device" || code=1
+    losetup -d "$device"
+    return $code
 }
 
 not_formatted() { ! grep -aE 'first boot|made anew' "$console"; }
