@@ -42,6 +42,8 @@ check 'it is asked what is new' quiet update check --json
 holds 'and says so' quiet.out "rows[0]['is_new'] and rows[0]['offered'] == '$second' and rows[0]['admission'] == 'now'"
 check 'doctor asks, too' quiet "${camera[@]}" doctor --json
 holds 'and says what is offered' quiet.out "any(c['name'] == 'policies' and '$second' in c['finding'] for c in rows[0]['checks'])"
+holds 'and that the policy here gives its golden answers' quiet.out "
+    any(c['name'] == 'engine' and 'gives its golden answers' in c['finding'] for c in rows[0]['checks'])"
 watch() { "$lookback" run --config camera.toml --data-dir D --camera "sim:seed=$1,minutes=3,speed=max" --json >watch.json; }
 incidents() { python3 -c 'import json; print([r["id"] for r in map(json.loads, open("watch.json")) if r.get("kind", "incident") == "incident"])'; }
 check 'it watches' watch 9001
@@ -79,6 +81,10 @@ holds 'and the old one is what runs' status.json "
 "$lookback" events --data-dir D --json >events.jsonl
 holds 'the reason is an event' events.jsonl "
     any('golden answers' in r['sentence'] and r['fields']['stage'] == 'RolledBack' for r in rows if r.get('label') == 'policy')"
+printf '[inquiry]\nbundle = "broken"\n' >by-hand.toml
+"$lookback" --config by-hand.toml --data-dir by-hand doctor --json >by-hand.json
+holds 'doctor finds the same in one that was put there by hand' by-hand.json "
+    any(c['status'] == 'fail' and 'golden answers' in c['finding'] for c in rows[0]['checks'])"
 check 'it is not tried again under the same number' quiet update apply --json
 holds 'as it says' quiet.out "not rows[0]['changed']"
 
