@@ -6,6 +6,8 @@ fleet=${LOOKBACK_FLEET:-$target/release/lookback-fleet}
 
 # shellcheck source=tests/fleet/web.sh
 . "$repository/tests/fleet/web.sh"
+# shellcheck source=tests/commands/onnx_runtime.sh
+. "$repository/tests/commands/onnx_runtime.sh"
 check 'a plain web server starts' web_on || finish
 repository_url=http://127.0.0.1:$web_port/policies
 
@@ -87,6 +89,19 @@ holds 'doctor finds the same in one that was put there by hand' by-hand.json "
     any(c['status'] == 'fail' and 'golden answers' in c['finding'] for c in rows[0]['checks'])"
 check 'it is not tried again under the same number' quiet update apply --json
 holds 'as it says' quiet.out "not rows[0]['changed']"
+
+# --- a policy that an accelerator sees otherwise
+if [ -n "$onnx_runtime" ]; then
+    { cat camera.toml; printf '[inquiry]\nonnx_runtime = "%s"\nprovider = "cpu"\n' "$onnx_runtime"; } >accelerated.toml
+    check 'a policy whose tower for accelerators is another is published' eval 'quiet of_two_minds two-minds 0.3.1 && to_the_web two-minds'
+    refuses 1 'canary' 'a camera with an accelerator does not take it, with the reason' \
+        "$lookback" --config accelerated.toml --data-dir D update apply
+    update status --json >status.json
+    holds 'and the old one is what runs' status.json "
+        rows[0]['stage'] == 'RolledBack' and rows[0]['runs'] == '$second' and 'canary' in rows[0]['why']"
+else
+    skip 'a policy that an accelerator sees otherwise is not taken' 'LOOKBACK_ONNX_RUNTIME names no libonnxruntime.so'
+fi
 
 # --- waves, halts, floors
 bundle third 0.4.0 0.7 >/dev/null

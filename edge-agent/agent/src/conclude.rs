@@ -75,6 +75,11 @@ pub enum Trouble {
         /// Why.
         sentence: String,
     },
+    /// What was to see in the processor's place does not.
+    Accelerator {
+        /// Why.
+        sentence: String,
+    },
     /// More inquiries were due than could be done.
     Behind {
         /// How many were given up.
@@ -110,7 +115,6 @@ pub struct Concluder<'a> {
     report_normal: bool,
     rows_max: u64,
     bundle: String,
-    engine: String,
     incidents: Incidents<Known>,
     listener: Box<dyn Listener + 'a>,
     clock: fn() -> WallTime,
@@ -155,7 +159,7 @@ impl<'a> Concluder<'a> {
         listener: Box<dyn Listener + 'a>,
     ) -> Self {
         let Terms { thresholds, cameras, report_normal, rows_max, .. } = terms;
-        let Terms { merge_gap_s, bundle, engine, clock, .. } = terms;
+        let Terms { merge_gap_s, bundle, clock, .. } = terms;
         let (incidents, said) = (Incidents::new(merge_gap_s), vec![None; cameras.len()]);
         Self {
             store,
@@ -165,7 +169,6 @@ impl<'a> Concluder<'a> {
             report_normal,
             rows_max,
             bundle,
-            engine,
             incidents,
             listener,
             clock,
@@ -267,6 +270,7 @@ impl<'a> Concluder<'a> {
             }
             Trouble::Store { sentence } => self.health("frame-store", &sentence, json!({})),
             Trouble::Inquiry { sentence } => self.health("inquiry", &sentence, json!({})),
+            Trouble::Accelerator { sentence } => self.health("accelerator", &sentence, json!({})),
             Trouble::Behind { given_up } => {
                 let sentence = format!(
                     "{given_up} inquiries were due and not made: the policy is too slow for this \
@@ -439,7 +443,7 @@ impl<'a> Concluder<'a> {
             trajectory: json!(outcome.trajectory),
             frames_used: outcome.frames_used,
             bundle: self.bundle.clone(),
-            engine: self.engine.clone(),
+            engine: report.engine.clone(),
             stopped_by: stopped_word(&outcome.stopped_by),
             evidence: evidence(report),
             pin: Some(pin.0),

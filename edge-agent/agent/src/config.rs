@@ -11,6 +11,7 @@ mod tests;
 
 pub use error::ConfigError;
 
+use ::engine::Provider;
 use ::uplink::{BrokerAddress, prefix_problem};
 use hal_board::CAMERAS_MAX;
 use section::{Declared, File, Root, Table, comment, section};
@@ -23,6 +24,9 @@ const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
 /// What the sentinel may score by.
 const GATES: [&str; 2] = ["network", "background"];
+
+/// What ONNX Runtime may compute with.
+const PROVIDERS: [&str; 3] = ["tensorrt", "cuda", "cpu"];
 
 /// From which level on there is an alarm.
 const ALARM_LEVELS: [&str; 3] = ["alert", "notice", "never"];
@@ -151,6 +155,10 @@ section! {
         threads: Option<u32> = None, 0..=256;
         /// Most memory that the policy may take, in MB; 0: what is free when it starts.
         memory_mb: Option<u64> = None, 0..=4_194_304;
+        /// Library of ONNX Runtime that is to see in the processor's place, if it can; "": none.
+        onnx_runtime: PathBuf = PathBuf::new(), Text::Any;
+        /// What ONNX Runtime computes with. "tensorrt" takes minutes to compile a policy the first time.
+        provider: String = Provider::default().to_string(), Text::OneOf(&PROVIDERS);
     }
 }
 

@@ -4,6 +4,7 @@
 //! The path of a frame is in [`watch`], top to bottom.
 #![forbid(unsafe_code)]
 
+mod accelerator;
 mod bench;
 mod builtin;
 mod camera;

@@ -1,6 +1,6 @@
 //! The rooms of the agent, opened from a configuration.
 
-use crate::{builtin, config::Config, installed, machine};
+use crate::{accelerator, builtin, config::Config, installed, machine};
 use anyhow::{Context, Result};
 use bundle::Bundle;
 use engine::{Engine, EngineOptions, Footprint};
@@ -87,7 +87,13 @@ pub fn inquirer(bundle: &Bundle, config: &Config) -> Result<Inquirer> {
         None => threads_for(Footprint::of(bundle)?.weights),
     };
     let memory = c.memory_mb.map(|mb| mb * 1_000_000).or_else(machine::memory_free);
-    let engine = Engine::load(bundle, EngineOptions { threads, memory })?;
+    let (accelerator, tried) = match accelerator::of(config, &bundle.id()) {
+        Some(Ok((accelerator, tried))) => (Some(Ok(accelerator)), Some(tried)),
+        Some(Err(why)) => (Some(Err(why)), None),
+        None => (None, None),
+    };
+    let engine = Engine::load(bundle, EngineOptions { threads, memory, accelerator })?;
+    drop(tried);
     let mut inquirer = Inquirer::new(bundle, engine)?;
     let own = inquirer.setup().budgets;
     inquirer.set_budgets(Budgets {

@@ -3,6 +3,7 @@
 use crate::{builtin, config::Config, events, installed, parts};
 use anyhow::{Context, Result, bail};
 use bundle::Bundle;
+use engine::ACCELERATED;
 use event_log::{EventRow, Kinds, LogReader, Query};
 use frame_store::{PinId, RealFs, read_pinned_in};
 use inquiry::{Inquirer, replay};
@@ -62,7 +63,8 @@ struct Policies {
     /// Those that updates left, by their ids.
     kept: Vec<(String, PathBuf)>,
     /// The one that decided the last event: a board has no room for two large ones.
-    loaded: Option<Inquirer>,
+    /// With whether an accelerator was asked to see.
+    loaded: Option<(bool, Inquirer)>,
 }
 
 impl Policies {
@@ -84,15 +86,24 @@ impl Policies {
     ///
     /// # Errors
     /// If there is none, or the engine cannot use it.
-    fn load(&mut self, id: &str, config: &Config) -> Result<&mut Inquirer> {
-        let loaded = match self.loaded.take().filter(|inquirer| inquirer.bundle_id() == id) {
-            Some(loaded) => loaded,
+    fn load(&mut self, id: &str, engine: &str, config: &Config) -> Result<&mut Inquirer> {
+        // What the processor saw it has to see again, whatever sees now.
+        let accelerated = engine.contains(ACCELERATED);
+        let mut config = config.clone();
+        if !accelerated {
+            config.inquiry.onnx_runtime = PathBuf::new();
+        }
+        let config = &config;
+        let same =
+            |(by, inquirer): &(bool, Inquirer)| *by == accelerated && inquirer.bundle_id() == id;
+        let loaded = match self.loaded.take().filter(same) {
+            Some((_, loaded)) => loaded,
             None => match self.known.iter().find(|bundle| bundle.id() == id) {
                 Some(bundle) => parts::inquirer(bundle, config)?,
                 None => parts::inquirer(&Bundle::open(self.dir_of(id)?)?, config)?,
             },
         };
-        Ok(self.loaded.insert(loaded))
+        Ok(&mut self.loaded.insert((accelerated, loaded)).1)
     }
 
     fn dir_of(&self, id: &str) -> Result<&PathBuf> {
@@ -114,7 +125,8 @@ fn replay_row(config: &Config, policies: &mut Policies, row: &EventRow) -> Resul
     let steps: Vec<Step> =
         serde_json::from_value(row.trajectory.clone()).context("its trajectory cannot be read")?;
     let bundle = row.bundle.as_deref().unwrap_or_default();
-    Ok(replay(policies.load(bundle, config)?, &steps, bundle, evidence)?)
+    let engine = row.engine.as_deref().unwrap_or_default();
+    Ok(replay(policies.load(bundle, engine, config)?, &steps, bundle, evidence)?)
 }
 
 fn say(

@@ -378,5 +378,8 @@ fn trial(dir: &Path, config: &Config) -> Result<Inquirer> {
     let bundle = Bundle::open(dir)?;
     let inquirer = parts::inquirer(&bundle, config)?;
     Golden::hold(&bundle, inquirer.engine())?;
-    Ok(inquirer)
+    match inquirer.engine().quarantined() {
+        None => Ok(inquirer),
+        Some(why) => bail!("{why}"),
+    }
 }

@@ -434,8 +434,13 @@ fn inquire(
     stop: &AtomicBool,
 ) -> u64 {
     let Plan { signs, meters, .. } = plan;
-    let mut done = 0;
+    let (mut done, mut told) = (0, false);
     loop {
+        // It may have failed in any inquiry.
+        if let (false, Some(why)) = (told, inquirer.engine().quarantined()) {
+            let sentence = format!("{why}; the processor sees in its place");
+            told = conclude.send(Conclusion::Trouble(Trouble::Accelerator { sentence })).is_ok();
+        }
         let mut open = docket.lock();
         let due = loop {
             if stop.load(Ordering::Relaxed) {

@@ -76,6 +76,8 @@ pub struct Report {
     pub timing: Timing,
     /// What each turn took.
     pub turns: Vec<Turn>,
+    /// Id of the engine, as it was at the end.
+    pub engine: String,
 }
 
 /// Why an inquiry could not begin. Once begun, it always ends with a [`Report`].
@@ -238,7 +240,8 @@ impl Inquirer {
                 Effect::Finish(outcome) => {
                     run.timing.total_ms = ms(started);
                     let Run { evidence, timing, turns, anchor, .. } = run;
-                    return Report { outcome, origin, anchor, evidence, timing, turns };
+                    let engine = self.engine.id();
+                    return Report { outcome, origin, anchor, evidence, timing, turns, engine };
                 }
             };
             let input = input.unwrap_or_else(|broken| Input::Failed(broken.to_string()));

@@ -94,3 +94,23 @@ pub(crate) struct Chunk {
     /// What is added after layer 0, 1 …: `[n, hidden]` each, zero at text.
     pub deepstack: Vec<Vec<f32>>,
 }
+
+/// What a tower gave as output `name`, for one pair: of the shape that the manifest implies, and finite.
+pub(crate) fn sound(
+    name: &str,
+    shape: &[usize],
+    expected: &[usize],
+    values: &[f32],
+) -> Result<(), EngineError> {
+    if shape != expected {
+        return Err(EngineError::VisionShape {
+            what: format!("output '{name}' of a pair"),
+            expected: format!("{expected:?}"),
+            found: format!("{shape:?}"),
+        });
+    }
+    match values.iter().all(|x| x.is_finite()) {
+        true => Ok(()),
+        false => Err(EngineError::NotFinite { part: "the vision tower" }),
+    }
+}

@@ -1,14 +1,16 @@
 //! The engine: a bundle, ready to look and to speak.
 
 use crate::{
-    EngineError, Footprint, PairInput, PairKey, PairTokens, Session,
-    backend::{Backend, Decoder, DecoderState, Probe, Refusal, Vision},
+    Accelerator, EngineError, Footprint, PairInput, PairKey, PairTokens, Session,
+    accelerated::Sight,
+    backend::{Backend, Decoder, DecoderState, Probe, Refusal},
+    onnx_runtime::OnnxRuntime,
     pairs::{PairCache, write_frames},
     rotary::Walker,
     tract_cpu::TractCpu,
     vocabulary::Vocabulary,
 };
-use bundle::{ADAPTER, Bundle, DECODER, Manifest, TOKENIZER, VISION};
+use bundle::{ADAPTER, Bundle, DECODER, Manifest, TOKENIZER, VISION, VISION_ONNX};
 use kernels::Aligned;
 use llguidance::{ParserFactory, earley::SlicedBiasComputer, toktrie::InferenceCapabilities};
 use std::{
@@ -33,19 +35,25 @@ const PAIR_BYTES: usize = 64 << 20;
 /// Pairs that are kept however large they are: what one look brings.
 const PAIRS_AT_LEAST: usize = 16;
 
+/// Before the accelerator in the id of an engine that has one.
+pub const ACCELERATED: &str = ", vision ";
+
 /// How an engine is to run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineOptions {
     /// Threads of a matrix product; 0 is 1.
     pub threads: usize,
     /// Bytes of memory that may be taken; a policy that would take more is not loaded. `None`:
     /// nobody counts.
     pub memory: Option<u64>,
+    /// What is to see in the CPU's place, if it can; or why what is asked for is not even tried. `None`: nothing is
+    /// asked for.
+    pub accelerator: Option<Result<Accelerator, String>>,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { threads: 1, memory: None }
+        Self { threads: 1, memory: None, accelerator: None }
     }
 }
 
@@ -78,7 +86,10 @@ impl Engine {
     /// # Errors
     /// [`EngineError`], which names the part, tensor or token at fault.
     pub fn load(bundle: &Bundle, options: EngineOptions) -> Result<Self, EngineError> {
-        let footprint = Footprint::of(bundle)?;
+        let mut footprint = Footprint::of(bundle)?;
+        if matches!(options.accelerator, Some(Ok(_))) {
+            footprint.weights += onnx_of(bundle).map_or(0, |part| 2 * part.bytes);
+        }
         if let Some(free) = options.memory.filter(|free| footprint.total() > *free) {
             return Err(EngineError::Memory { bundle: bundle.id(), footprint, free });
         }
@@ -88,6 +99,19 @@ impl Engine {
         let mut report = Vec::new();
         let part = read(bundle, VISION)?;
         let (_, vision) = choose(&backends, VISION, &mut report, |b| b.vision(&manifest, &part))?;
+        let mut sight = Sight::of(vision);
+        match &options.accelerator {
+            None => {}
+            Some(Err(why)) => sight.quarantine(why.clone(), &mut report),
+            Some(Ok(accelerator)) => {
+                let onnx = match manifest.parts.contains_key(VISION_ONNX) {
+                    true => read(bundle, VISION_ONNX)?,
+                    false => part.clone(),
+                };
+                let runtime = OnnxRuntime::new(accelerator, options.threads);
+                sight = sight.before(&runtime, &manifest, &onnx, &mut report);
+            }
+        }
         let part = read(bundle, DECODER)?;
         let adapter = bundle.read_optional(ADAPTER)?;
         let (id, decoder) = choose(&backends, DECODER, &mut report, |b| {
@@ -111,7 +135,7 @@ impl Engine {
             manifest,
             vocabulary,
             grammars,
-            vision,
+            sight,
             decoder,
             footprint,
             pairs: Mutex::new(pairs),
@@ -121,9 +145,19 @@ impl Engine {
         Ok(Self { core: Arc::new(core) })
     }
 
-    /// What the tokens depend on beside evidence and bundle: the decoder's backend and its version.
+    /// What the tokens depend on beside evidence and bundle: the decoder's backend and its version, and the accelerator
+    /// that sees, as long as one does.
     pub fn id(&self) -> String {
-        self.core.id.clone()
+        match self.core.sight.accelerator() {
+            Some(accelerator) => format!("{}{ACCELERATED}{accelerator}", self.core.id),
+            None => self.core.id.clone(),
+        }
+    }
+
+    /// Why the accelerator that was asked for does not serve though it is there: its canary saw something else than
+    /// the CPU, it failed later, or it is not to be tried.
+    pub fn quarantined(&self) -> Option<&str> {
+        self.core.sight.quarantine.get().map(String::as_str)
     }
 
     /// Which backend serves each part and why, a line each.
@@ -212,6 +246,12 @@ impl Engine {
     }
 }
 
+/// The tower as an accelerator takes it, if it lies beside the one for the CPU.
+fn onnx_of(bundle: &Bundle) -> Option<&bundle::Part> {
+    let parts = &bundle.manifest.parts;
+    parts.get(VISION_ONNX).or_else(|| parts.get(VISION))
+}
+
 /// A part, where its weights can be used as they lie.
 fn read(bundle: &Bundle, part: &str) -> Result<Arc<Aligned>, EngineError> {
     let mut bytes = Aligned::zeroed(bundle.length(part)?);
@@ -226,7 +266,7 @@ pub(crate) struct Core {
     pub manifest: Manifest,
     pub vocabulary: Vocabulary,
     grammars: ParserFactory,
-    vision: Box<dyn Vision>,
+    sight: Sight,
     decoder: Box<dyn Decoder>,
     footprint: Footprint,
     pairs: Mutex<PairCache>,
@@ -255,7 +295,7 @@ impl Core {
         for pair in batch {
             write_frames(pair, geometry, &mut frames);
         }
-        let outputs = self.vision.encode(frames, batch.len())?;
+        let outputs = self.sight.vision.encode(frames, batch.len())?;
         let size = geometry.tokens_per_pair * self.manifest.decoder.hidden;
         let of_pair = |output: &Vec<f32>, i: usize| output[i * size..][..size].to_vec();
         Ok((0..batch.len())
@@ -353,6 +393,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::Vision;
 
     struct Fake(Probe);
 

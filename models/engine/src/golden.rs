@@ -5,7 +5,7 @@
 //! run by something that is broken.
 
 use crate::{Engine, EngineError, PairInput, PairKey, Piece};
-use bundle::{Bundle, GOLDEN};
+use bundle::{Bundle, GOLDEN, Manifest};
 use hal_camera::Luma;
 use serde::{Deserialize, Serialize};
 
@@ -35,13 +35,9 @@ impl Golden {
     /// If it fails.
     pub fn of(engine: &Engine) -> Result<Self, EngineError> {
         let manifest = engine.manifest();
-        let (width, height) = (manifest.geometry.width, manifest.geometry.height);
-        let frame = |number: usize| {
-            let pixel = |i: usize| ((number * width * height + i) * 7 % 251) as u8;
-            Luma { width, height, pixels: (0..width * height).map(pixel).collect() }
-        };
+        let [earlier, later] = drawn_pair(manifest, 0);
         // A key that no stored frame has.
-        let pair = PairInput { key: PairKey(u64::MAX, u64::MAX), frames: [&frame(0), &frame(1)] };
+        let pair = PairInput { key: PairKey(u64::MAX, u64::MAX), frames: [&earlier, &later] };
         let seen = engine.encode(&[pair])?.remove(0);
         let mut session = engine.start("")?;
         let prompts = &manifest.prompts;
@@ -101,12 +97,22 @@ impl Golden {
     }
 }
 
+/// Two frames of the policy's own size: the golden ones for number 0, others for others.
+pub(crate) fn drawn_pair(manifest: &Manifest, number: usize) -> [Luma; 2] {
+    let (width, height) = (manifest.geometry.width, manifest.geometry.height);
+    [2 * number, 2 * number + 1].map(|frame| {
+        let pixel = |i: usize| ((frame * width * height + i) * 7 % 251) as u8;
+        Luma { width, height, pixels: (0..width * height).map(pixel).collect() }
+    })
+}
+
 fn kept(numbers: &[f32]) -> Vec<f32> {
     let count = numbers.len().min(KEPT);
     (0..count).map(|i| numbers[i * numbers.len() / count]).collect()
 }
 
-fn alike(a: &[f32], b: &[f32]) -> bool {
+/// Whether two lists of numbers are the same but for rounding.
+pub(crate) fn alike(a: &[f32], b: &[f32]) -> bool {
     // Zeros have no cosine. The comparison is false for what is no number.
     a == b || cosine(a, b) >= ALIKE
 }

@@ -12,6 +12,7 @@
 //! up in a fixed order, on however many threads, and a choice among equals is the lowest token.
 #![forbid(unsafe_code)]
 
+mod accelerated;
 mod alone;
 mod backend;
 mod engine;
@@ -19,6 +20,7 @@ mod error;
 mod footprint;
 mod golden;
 mod grammar;
+mod onnx_runtime;
 mod packing;
 mod pairs;
 mod rotary;
@@ -29,11 +31,12 @@ mod vocabulary;
 
 pub use alone::{Text, TextDecoder, Tower};
 pub use backend::Probe;
-pub use engine::{Engine, EngineOptions, Stats};
+pub use engine::{ACCELERATED, Engine, EngineOptions, Stats};
 pub use error::EngineError;
 pub use footprint::Footprint;
 pub use golden::{Golden, cosine};
 pub use grammar::Grammar;
+pub use onnx_runtime::{Accelerator, Provider};
 pub use packing::{LORA_ALPHA, TOWER, TowerShape, USE_RSLORA, packed_tensors, places, projections};
 pub use pairs::{PairInput, PairKey, PairTokens};
 pub use sampling::Sampling;

@@ -112,7 +112,7 @@ fn policy(dir: &Path, version: &str, ballast: u64, answers: Answers) -> String {
         manifest + "\n[parts.ballast]\nfile = \"extra/ballast.bin\"\nbytes = 0\nblake3 = \"\"\n";
     fs::write(dir.join(bundle::MANIFEST), &manifest).unwrap();
     let sealed = bundle::seal(dir).unwrap();
-    let engine = Engine::load(&sealed, EngineOptions { threads: 1, memory: None }).unwrap();
+    let engine = Engine::load(&sealed, EngineOptions::default()).unwrap();
     let mut golden = serde_json::to_value(Golden::of(&engine).unwrap()).unwrap();
     if answers == Answers::Wrong {
         golden["tokens"][0] = 0.into();

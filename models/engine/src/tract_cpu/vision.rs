@@ -1,7 +1,10 @@
 //! The vision tower: an ONNX graph behind the bundle's contract.
 
 use super::failed;
-use crate::{EngineError, backend::Vision};
+use crate::{
+    EngineError,
+    backend::{Vision, sound},
+};
 use bundle::Manifest;
 use std::{collections::HashMap, sync::Arc};
 use tract_core::internal::*;
@@ -80,19 +83,10 @@ impl Tower {
             self.plan.run(tvec![pair.into_tvalue()]).map_err(failed("ran the vision tower"))?;
         let expected = [1, self.output[0], self.output[1]];
         let read = |(name, output): (&String, &TValue)| {
-            if output.shape() != expected {
-                return Err(EngineError::VisionShape {
-                    what: format!("output '{name}' of a pair"),
-                    expected: format!("{expected:?}"),
-                    found: format!("{:?}", output.shape()),
-                });
-            }
             let values =
                 output.to_plain_array_view::<f32>().map_err(failed("read visual tokens"))?;
             let values: Vec<f32> = values.iter().copied().collect();
-            if !values.iter().all(|x| x.is_finite()) {
-                return Err(EngineError::NotFinite { part: "the vision tower" });
-            }
+            sound(name, output.shape(), &expected, &values)?;
             Ok(values)
         };
         self.outputs.iter().zip(&outputs).map(read).collect()

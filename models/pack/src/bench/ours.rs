@@ -77,7 +77,8 @@ fn text(given: &Measure) -> Result<Map<String, Value>> {
     let weights = part(&bundle, DECODER)?;
     let adapter = bundle.read_optional(ADAPTER)?;
     let options = EngineOptions { threads: given.threads, ..EngineOptions::default() };
-    let decoder = TextDecoder::load(&bundle.manifest, &weights, adapter.as_deref(), options)?;
+    let decoder =
+        TextDecoder::load(&bundle.manifest, &weights, adapter.as_deref(), options.clone())?;
     let read = |from, to| tokens(from, to, bundle.manifest.decoder.vocab);
     let mut text = decoder.start()?;
     text.read(&read(0, 1))?;
@@ -139,7 +140,7 @@ fn beside_an_adapter(
 ) -> Result<f64> {
     let manifest = &bundle.manifest;
     let adapter = own.map_or_else(|| drawn_adapter(&manifest.decoder), Ok)?;
-    let plain = TextDecoder::load(manifest, weights, None, options)?;
+    let plain = TextDecoder::load(manifest, weights, None, options.clone())?;
     let adapted = TextDecoder::load(manifest, weights, Some(&adapter), options)?;
     let (mut plain, mut adapted) = (plain.start()?, adapted.start()?);
     let mut times = [Vec::new(), Vec::new()];

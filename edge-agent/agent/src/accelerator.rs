@@ -1,0 +1,109 @@
+//! The accelerator of the configuration, and a memory of what came of loading it.
+//!
+//! What drives a graphics processor can end the program that loads it, or hang until a watchdog ends that. So each try is
+//! written down before it begins; after three that never ended the processor serves alone, and the camera watches.
+
+use crate::config::Config;
+use engine::Accelerator;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Tries that may end in the midst: power cuts end one, too.
+const TRIES: u32 = 3;
+
+/// The accelerator that is asked for, and a try to load it; or why it is not tried any more. `None` if none is asked for.
+pub fn of(config: &Config, bundle: &str) -> Option<Result<(Accelerator, Try), String>> {
+    let c = &config.inquiry;
+    if c.onnx_runtime.as_os_str().is_empty() {
+        return None;
+    }
+    // In the configuration only the providers' own words are sound.
+    let provider = c.provider.parse().unwrap_or_default();
+    let cache = config.device.data_dir.join("cache");
+    let accelerator = Accelerator { library: c.onnx_runtime.clone(), provider, cache };
+    let length = fs::metadata(&accelerator.library).map_or(0, |file| file.len());
+    let what = format!("{bundle} {provider} {} {length}", accelerator.library.display());
+    let file = accelerator.cache.join("accelerator-tries");
+    Some(Try::begin(file, &what).map(|attempt| (accelerator, attempt)))
+}
+
+/// A try that was written down, until it ends.
+pub struct Try {
+    file: PathBuf,
+}
+
+impl Try {
+    /// Writes down that `what` is tried, once more if the last try was of the same and has not ended.
+    ///
+    /// # Errors
+    /// If it was tried too often.
+    fn begin(file: PathBuf, what: &str) -> Result<Self, String> {
+        let before = fs::read_to_string(&file).unwrap_or_default();
+        let of_this = before.strip_prefix(what).and_then(|rest| rest.trim().parse::<u32>().ok());
+        let tries = of_this.unwrap_or(0);
+        if tries >= TRIES {
+            return Err(format!(
+                "the accelerator is quarantined: the last {tries} tries to load it ended the program; mend its driver or \
+                 library and remove {}",
+                file.display()
+            ));
+        }
+        // A disk that is full now is no reason to see nothing; then it is not known what a crash was.
+        if let Err(error) = write_down(&file, &format!("{what} {}\n", tries + 1)) {
+            tracing::warn!("{} cannot be written: {error}", file.display());
+        }
+        Ok(Self { file })
+    }
+}
+
+impl Drop for Try {
+    /// Whatever came of it, it has not ended the program.
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.file);
+    }
+}
+
+fn write_down(file: &Path, text: &str) -> std::io::Result<()> {
+    if let Some(folder) = file.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    fs::write(file, text)?;
+    fs::File::open(file)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::mem;
+
+    #[test]
+    fn what_ended_the_program_three_times_is_not_tried_again_until_something_has_changed() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("cache/accelerator-tries");
+        let begin = |what: &str| Try::begin(file.clone(), what);
+        for _ in 0..TRIES {
+            mem::forget(begin("policy-1 cuda").unwrap());
+        }
+        let why = begin("policy-1 cuda").err().unwrap();
+        assert!(why.contains("last 3 tries") && why.contains("accelerator-tries"), "{why}");
+        assert!(begin("policy-2 cuda").is_ok());
+        for _ in 0..2 * TRIES {
+            drop(begin("policy-1 cuda").unwrap());
+        }
+        mem::forget(begin("policy-1 cuda").unwrap());
+        drop(begin("policy-1 cuda").unwrap());
+        assert!(!file.exists());
+    }
+
+    #[test]
+    fn a_file_that_is_no_account_of_tries_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("accelerator-tries");
+        for text in ["", "\0\u{fffd}", "policy-1 cuda x", "policy-1 cuda -3"] {
+            fs::write(&file, text).unwrap();
+            assert!(Try::begin(file.clone(), "policy-1 cuda").is_ok(), "{text:?}");
+        }
+    }
+}

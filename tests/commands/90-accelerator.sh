@@ -1,0 +1,84 @@
+#!/bin/bash
+# Another library that sees in the processor's place: it serves, is missing, sees something else, ends the program.
+# shellcheck source=tests/commands/begin.sh
+. "$(dirname "${BASH_SOURCE[0]}")/begin.sh"
+# shellcheck source=tests/commands/onnx_runtime.sh
+. "$here/onnx_runtime.sh"
+
+# with LIBRARY [PROVIDER [BUNDLE]]: a configuration that has it.
+with() {
+    cat <<END
+[inquiry]
+onnx_runtime = "$1"
+provider = "${2:-cpu}"
+bundle = "${3:-}"
+[events]
+notice_at = 0.01
+report_normal = true
+END
+}
+watch() { "$lookback" --config "$1.toml" run --data-dir "$1" --camera 'sim:seed=1128,minutes=2,speed=max' --json >"$1.jsonl" 2>"$1.err"; }
+engines() { echo "{r['engine'] for r in rows if r.get('kind', 'incident') == 'incident'}"; }
+logged() { "$lookback" events --data-dir "$1" --json >"$1.logged"; }
+examined() { "$lookback" --config "$1.toml" doctor --data-dir "$1" --json >"$1.doctor"; }
+finding="next(c for c in rows[0]['checks'] if c['name'] == 'engine')"
+
+# --- none
+with "$scratch/nowhere.so" >missing.toml
+check 'a library that is not there keeps no camera from watching' watch missing
+holds 'the processor sees' missing.jsonl "rows and all('vision' not in e for e in $(engines))"
+examined missing
+holds 'and doctor says why' missing.doctor "'absent: there is no $scratch/nowhere.so' in ${finding}['finding']"
+echo 'no library' >text.so
+with "$scratch/text.so" >text.toml
+check 'nor does a file that is none' watch text
+examined text
+holds 'and doctor says why' text.doctor "'broken' in ${finding}['finding'] and ${finding}['status'] == 'warn'"
+with "$scratch/nowhere.so" gpu >wrong.toml
+refuses 1 'one of "tensorrt", "cuda", "cpu"' 'a provider that there is not is refused' "$lookback" --config wrong.toml config
+
+# --- one that ends the program
+printf '#include <stdlib.h>\n__attribute__((constructor)) static void end(void) { abort(); }\n' >ends.c
+cc -shared -fPIC -o ends.so ends.c
+with "$scratch/ends.so" >ends.toml
+ended_by_it() { for _ in 1 2 3; do ! watch ends || return 1; done; }
+check 'a library that ends the program ends it' ended_by_it 2>/dev/null
+check 'three times, and then the camera watches' watch ends
+logged ends
+holds 'as an event says' ends.logged "any(r['label'] == 'accelerator' and 'last 3 tries' in r['sentence'] for r in rows)"
+examined ends
+holds 'and doctor, with the remedy' ends.doctor "'accelerator-tries' in ${finding}['finding'] and ${finding}['status'] == 'warn'"
+
+# --- one that works
+if [ -z "$onnx_runtime" ]; then
+    skip 'ONNX Runtime sees what the processor sees' 'LOOKBACK_ONNX_RUNTIME names no libonnxruntime.so'
+    finish
+fi
+with "$onnx_runtime" >works.toml
+check 'with ONNX Runtime it watches' watch works
+holds 'and each event says that it saw' works.jsonl "rows and all(', vision onnxruntime-cpu' in e for e in $(engines))"
+watch_without() { "$lookback" run --data-dir without --config text.toml --camera 'sim:seed=1128,minutes=2,speed=max' --json >without.jsonl 2>/dev/null; }
+check 'the same scene is watched without it' watch_without
+told() { python3 -c 'import json, sys; print([(r["label"], r["level"], r["start_s"], r["end_s"]) for r in map(json.loads, open(sys.argv[1]))])' "$1"; }
+check 'and the same is found' [ "$(told works.jsonl)" = "$(told without.jsonl)" ]
+check 'its events replay' quiet "$lookback" --config works.toml replay --data-dir works --json
+check 'and so do those of the processor, by the processor' quiet "$lookback" --config works.toml replay --data-dir without --json
+examined works
+holds 'doctor says what its canary saw' works.doctor "
+    'cosine 1.0000' in ${finding}['finding'] and 'gives its golden answers' in ${finding}['finding']"
+for provider in tensorrt cuda; do
+    with "$onnx_runtime" $provider >$provider.toml
+    examined $provider
+    holds "$provider, which this machine has not, is a reason and no fault" $provider.doctor "
+        ${finding}['status'] == 'ok' and 'not on onnxruntime-$provider' in ${finding}['finding']"
+done
+
+# --- one that sees something else
+check 'a policy whose tower for accelerators is another is made' quiet of_two_minds two-minds
+with "$onnx_runtime" cpu "$scratch/two-minds" >lies.toml
+check 'what it sees is not believed, and the camera watches' watch lies
+holds 'by the processor' lies.jsonl "rows and all('vision' not in e for e in $(engines))"
+logged lies
+holds 'as an event says' lies.logged "
+    any(r['label'] == 'accelerator' and 'quarantined' in r['sentence'] and 'cosine' in r['sentence'] for r in rows)"
+finish
