@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # An ONNX Runtime to see by, and a policy with which it sees something else than the processor. Sourced, not run.
-# shellcheck disable=SC2154 # nano and bundle_tool are set by begin.sh
+# shellcheck disable=SC2034,SC2154 # nano and bundle_tool are set by begin.sh; onnx_runtime is read by who sources this
 
 # Its library, as its makers publish it for Python; empty: there is none.
 onnx_runtime=${LOOKBACK_ONNX_RUNTIME:-}
