@@ -124,6 +124,9 @@ fn canary(fast: &dyn Vision, slow: &dyn Vision, manifest: &Manifest) -> Result<f
         write_frames(&pair, &manifest.geometry, &mut pixels);
         let look = |tower: &dyn Vision| tower.encode(pixels.clone(), 1).map_err(|e| e.to_string());
         let (seen, right) = (look(fast)?, look(slow)?);
+        if seen.len() != right.len() {
+            return Err(format!("{} outputs came where the CPU gives {}", seen.len(), right.len()));
+        }
         for (output, (seen, right)) in seen.iter().zip(&right).enumerate() {
             if !alike(seen, right) {
                 let cosine = cosine(seen, right);
