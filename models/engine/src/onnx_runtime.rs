@@ -88,17 +88,19 @@ impl<'a> OnnxRuntime<'a> {
     /// The library, loaded.
     fn environment(&self) -> Result<Environment, String> {
         let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
-        let library = &self.accelerator.library;
+        // Of one that is not absolute ort would look beside this program first.
+        let library =
+            fs::canonicalize(&self.accelerator.library).map_err(|error| error.to_string())?;
         if let Some((path, environment)) = &*loaded {
-            return match path == library {
+            return match *path == library {
                 true => Ok(environment.clone()),
                 false => Err(format!("{} is loaded already", path.display())),
             };
         }
-        let builder = ort::init_from(library).map_err(|error| error.to_string())?;
+        let builder = ort::init_from(&library).map_err(|error| error.to_string())?;
         let built = builder.with_name("lookback").with_telemetry(false).build();
         let environment = built.map_err(|error| error.to_string())?;
-        Ok(loaded.insert((library.clone(), environment)).1.clone())
+        Ok(loaded.insert((library, environment)).1.clone())
     }
 
     fn session(&self, manifest: &Manifest, onnx: &[u8]) -> Result<Session, String> {
