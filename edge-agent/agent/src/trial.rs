@@ -96,7 +96,12 @@ impl Shadow {
 
     /// How it goes.
     pub fn seen(&self) -> Seen {
-        self.lock().seen.clone()
+        let inner = self.lock();
+        let mut seen = inner.seen.clone();
+        // An accelerator that passed its canary may have failed since, in an inquiry that the processor then ended.
+        let quarantined = inner.candidate.as_ref().and_then(|it| it.engine().quarantined());
+        seen.failed = seen.failed.or_else(|| quarantined.map(|why| format!("in its trial {why}")));
+        seen
     }
 
     /// Asks the policy that is tried, if one is, what was just answered with `report` in the time `took`.
@@ -135,6 +140,8 @@ impl Shadow {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bundle::Bundle;
+    use engine::{Engine, EngineOptions};
 
     #[test]
     fn a_policy_fails_by_what_breaks_at_once_and_by_being_late_in_the_end() {
@@ -148,6 +155,21 @@ mod tests {
         assert_eq!(seen(4, 3, None).failure(false), None);
         assert!(seen(4, 3, None).failure(true).is_some_and(|why| why.starts_with("3 of 4")));
         assert_eq!(seen(4, 2, None).failure(true), None);
+    }
+
+    #[test]
+    fn a_policy_fails_whose_accelerator_fails_on_live_footage() {
+        let nano = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/nano");
+        let bundle = Bundle::open(nano).unwrap();
+        let candidate = |accelerator| {
+            let options = EngineOptions { accelerator, ..EngineOptions::default() };
+            Inquirer::new(&bundle, Engine::load(&bundle, options).unwrap()).unwrap()
+        };
+        let shadow = Shadow::default();
+        shadow.begin(candidate(None), Duration::ZERO);
+        assert_eq!(shadow.seen().failure(false), None);
+        shadow.begin(candidate(Some(Err("it is quarantined".into()))), Duration::ZERO);
+        assert_eq!(shadow.seen().failure(false).unwrap(), "in its trial it is quarantined");
     }
 
     #[test]

@@ -88,6 +88,7 @@ impl Engine {
     pub fn load(bundle: &Bundle, options: EngineOptions) -> Result<Self, EngineError> {
         let mut footprint = Footprint::of(bundle)?;
         if matches!(options.accelerator, Some(Ok(_))) {
+            // Its weights, and what it makes of them, beside the CPU's: an estimate that no board has confirmed.
             footprint.weights += onnx_of(bundle).map_or(0, |part| 2 * part.bytes);
         }
         if let Some(free) = options.memory.filter(|free| footprint.total() > *free) {
@@ -246,7 +247,7 @@ impl Engine {
     }
 }
 
-/// The tower as an accelerator takes it, if it lies beside the one for the CPU.
+/// The tower that an accelerator is given: its own, or the only one.
 fn onnx_of(bundle: &Bundle) -> Option<&bundle::Part> {
     let parts = &bundle.manifest.parts;
     parts.get(VISION_ONNX).or_else(|| parts.get(VISION))
