@@ -13,10 +13,15 @@ use std::{
 /// Tries that may end in the midst: power cuts end one, too.
 const TRIES: u32 = 3;
 
+/// Whether the configuration asks for one.
+pub fn is_asked_for(config: &Config) -> bool {
+    !config.inquiry.onnx_runtime.as_os_str().is_empty()
+}
+
 /// The accelerator that is asked for, and a try to load it; or why it is not tried any more. `None` if none is asked for.
 pub fn of(config: &Config, bundle: &str) -> Option<Result<(Accelerator, Try), String>> {
     let c = &config.inquiry;
-    if c.onnx_runtime.as_os_str().is_empty() {
+    if !is_asked_for(config) {
         return None;
     }
     // In the configuration only the providers' own words are sound.

@@ -25,9 +25,6 @@ const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 /// What the sentinel may score by.
 const GATES: [&str; 2] = ["network", "background"];
 
-/// What ONNX Runtime may compute with.
-const PROVIDERS: [&str; 3] = ["tensorrt", "cuda", "cpu"];
-
 /// From which level on there is an alarm.
 const ALARM_LEVELS: [&str; 3] = ["alert", "notice", "never"];
 
@@ -158,7 +155,7 @@ section! {
         /// Library of ONNX Runtime that is to see in the processor's place, if it can; "": none.
         onnx_runtime: PathBuf = PathBuf::new(), Text::Any;
         /// What ONNX Runtime computes with. "tensorrt" takes minutes to compile a policy the first time.
-        provider: String = Provider::default().to_string(), Text::OneOf(&PROVIDERS);
+        provider: String = Provider::default().to_string(), Text::OneOf(&Provider::WORDS);
     }
 }
 

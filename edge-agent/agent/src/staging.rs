@@ -2,7 +2,7 @@
 //! trial.
 
 use crate::{
-    builtin,
+    accelerator, builtin,
     config::Config,
     installed::{self, Halts, Ledger, Record},
     line::Line,
@@ -370,7 +370,11 @@ pub fn fits_beside(config: &Config, record: &Record) -> Result<bool> {
     let Some(candidate) = &record.plan.candidate else { return Ok(false) };
     let parts = Parts::open(&installed::folder(Kind::Policy, &config.device.data_dir))?;
     let bundle = Bundle::open(parts.bundle(&candidate.release.bundle))?;
-    let needed = Footprint::of(&bundle)?.total();
+    let footprint = match accelerator::is_asked_for(config) {
+        true => Footprint::accelerated(&bundle)?,
+        false => Footprint::of(&bundle)?,
+    };
+    let needed = footprint.total();
     Ok(machine::memory_free().is_none_or(|free| needed <= free))
 }
 

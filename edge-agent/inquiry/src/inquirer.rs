@@ -76,7 +76,7 @@ pub struct Report {
     pub timing: Timing,
     /// What each turn took.
     pub turns: Vec<Turn>,
-    /// Id of the engine, as it was at the end.
+    /// Id of the engine, all along.
     pub engine: String,
 }
 
@@ -211,8 +211,19 @@ impl Inquirer {
         Ok(self.run(footage, setup, furthest))
     }
 
-    /// Runs the loop of `setup`, whose second 0 is `origin`.
+    /// Runs the loop of `setup`, whose second 0 is `origin`, all of it by one engine: if an accelerator fails in the midst,
+    /// again without it.
     pub(crate) fn run(&mut self, footage: &dyn Footage, setup: Setup, origin: MediaTime) -> Report {
+        loop {
+            let engine = self.engine.id();
+            let report = self.run_once(footage, setup.clone(), origin);
+            if report.engine == engine {
+                return report;
+            }
+        }
+    }
+
+    fn run_once(&mut self, footage: &dyn Footage, setup: Setup, origin: MediaTime) -> Report {
         let started = Instant::now();
         let mut run = Run {
             limits: setup.limits,

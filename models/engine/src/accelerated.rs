@@ -6,10 +6,10 @@
 use crate::{
     EngineError, PairInput, PairKey,
     backend::{Backend, Probe, Refusal, Vision},
-    golden::{alike, cosine, drawn_pair},
+    golden::{alike, cosine, drawn_pair, length},
     pairs::write_frames,
 };
-use bundle::Manifest;
+use bundle::{Manifest, VISION, VISION_ONNX};
 use kernels::Aligned;
 use std::sync::{Arc, OnceLock};
 
@@ -18,6 +18,11 @@ const CANARY: usize = 3;
 
 /// Why an accelerator does not serve any more, once it does not.
 pub(crate) type Quarantine = Arc<OnceLock<String>>;
+
+/// The part of a bundle that an accelerator is given: a tower of its own, or the only one.
+pub(crate) fn part_of(manifest: &Manifest) -> &'static str {
+    if manifest.parts.contains_key(VISION_ONNX) { VISION_ONNX } else { VISION }
+}
 
 /// A tower of which an accelerator may serve.
 pub(crate) struct Sight {
@@ -129,9 +134,10 @@ fn canary(fast: &dyn Vision, slow: &dyn Vision, manifest: &Manifest) -> Result<f
         }
         for (output, (seen, right)) in seen.iter().zip(&right).enumerate() {
             if !alike(seen, right) {
-                let cosine = cosine(seen, right);
                 return Err(format!(
-                    "output {output} is another than the CPU's (cosine {cosine:.4})"
+                    "output {output} is another than the CPU's (cosine {:.4}, {:.3} times as long)",
+                    cosine(seen, right),
+                    length(seen) / length(right)
                 ));
             }
             if seen != right {
@@ -149,7 +155,7 @@ mod tests {
     use bundle::Bundle;
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    /// A tower that multiplies, and fails once it is told to.
+    /// A tower that stretches, and fails once it is told to.
     struct Fake(f32, Arc<AtomicBool>);
 
     impl Vision for Fake {
@@ -157,9 +163,7 @@ mod tests {
             if self.1.load(Ordering::Relaxed) {
                 return Err(EngineError::NotFinite { part: "the vision tower" });
             }
-            let mut seen: Vec<f32> = frames.iter().take(8).map(|x| x + 2.0).collect();
-            seen[0] *= self.0;
-            Ok(vec![seen])
+            Ok(vec![frames.iter().take(8).map(|x| (x + 2.0) * self.0).collect()])
         }
     }
 
@@ -188,7 +192,7 @@ mod tests {
         }
     }
 
-    /// What becomes of an accelerator whose first number is the CPU's times `factor`.
+    /// What becomes of an accelerator whose numbers are the CPU's times `factor`.
     fn beside(probe: Probe, factor: f32) -> (Sight, String, Arc<AtomicBool>) {
         let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixture");
         let manifest = Bundle::open(fixture).unwrap().manifest;
@@ -219,7 +223,7 @@ mod tests {
 
     #[test]
     fn one_that_sees_something_else_is_quarantined_at_once() {
-        for factor in [-1.0, 5.0, f32::NAN, f32::INFINITY] {
+        for factor in [-1.0, 1.1, 0.9, 5.0, f32::NAN, f32::INFINITY] {
             let (sight, report, _) = beside(Probe::Ready, factor);
             assert!(report.contains("quarantined: of its canary output 0"), "{factor}: {report}");
             assert_eq!((sight.accelerator(), first_number(&sight)), (None, 2.5));

@@ -2,7 +2,7 @@
 
 use crate::{
     Accelerator, EngineError, Footprint, PairInput, PairKey, PairTokens, Session,
-    accelerated::Sight,
+    accelerated::{Sight, part_of},
     backend::{Backend, Decoder, DecoderState, Probe, Refusal},
     onnx_runtime::OnnxRuntime,
     pairs::{PairCache, write_frames},
@@ -10,7 +10,7 @@ use crate::{
     tract_cpu::TractCpu,
     vocabulary::Vocabulary,
 };
-use bundle::{ADAPTER, Bundle, DECODER, Manifest, TOKENIZER, VISION, VISION_ONNX};
+use bundle::{ADAPTER, Bundle, DECODER, Manifest, TOKENIZER, VISION};
 use kernels::Aligned;
 use llguidance::{ParserFactory, earley::SlicedBiasComputer, toktrie::InferenceCapabilities};
 use std::{
@@ -86,11 +86,22 @@ impl Engine {
     /// # Errors
     /// [`EngineError`], which names the part, tensor or token at fault.
     pub fn load(bundle: &Bundle, options: EngineOptions) -> Result<Self, EngineError> {
-        let mut footprint = Footprint::of(bundle)?;
-        if matches!(options.accelerator, Some(Ok(_))) {
-            // Its weights, and what it makes of them, beside the CPU's: an estimate that no board has confirmed.
-            footprint.weights += onnx_of(bundle).map_or(0, |part| 2 * part.bytes);
-        }
+        let accelerator =
+            options.accelerator.as_ref().and_then(|asked_for| asked_for.as_ref().ok());
+        let runtime = accelerator.map(|accelerator| OnnxRuntime::new(accelerator, options.threads));
+        Self::load_beside(bundle, &options, runtime.as_ref().map(|runtime| runtime as &dyn Backend))
+    }
+
+    /// The same, with `accelerator` for what is to see in the CPU's place.
+    fn load_beside(
+        bundle: &Bundle,
+        options: &EngineOptions,
+        accelerator: Option<&dyn Backend>,
+    ) -> Result<Self, EngineError> {
+        let footprint = match accelerator {
+            Some(_) => Footprint::accelerated(bundle)?,
+            None => Footprint::of(bundle)?,
+        };
         if let Some(free) = options.memory.filter(|free| footprint.total() > *free) {
             return Err(EngineError::Memory { bundle: bundle.id(), footprint, free });
         }
@@ -101,17 +112,15 @@ impl Engine {
         let part = read(bundle, VISION)?;
         let (_, vision) = choose(&backends, VISION, &mut report, |b| b.vision(&manifest, &part))?;
         let mut sight = Sight::of(vision);
-        match &options.accelerator {
-            None => {}
-            Some(Err(why)) => sight.quarantine(why.clone(), &mut report),
-            Some(Ok(accelerator)) => {
-                let onnx = match manifest.parts.contains_key(VISION_ONNX) {
-                    true => read(bundle, VISION_ONNX)?,
-                    false => part.clone(),
-                };
-                let runtime = OnnxRuntime::new(accelerator, options.threads);
-                sight = sight.before(&runtime, &manifest, &onnx, &mut report);
-            }
+        if let Some(Err(why)) = &options.accelerator {
+            sight.quarantine(why.clone(), &mut report);
+        }
+        if let Some(accelerator) = accelerator {
+            let onnx = match part_of(&manifest) {
+                VISION => part.clone(),
+                own => read(bundle, own)?,
+            };
+            sight = sight.before(accelerator, &manifest, &onnx, &mut report);
         }
         let part = read(bundle, DECODER)?;
         let adapter = bundle.read_optional(ADAPTER)?;
@@ -182,34 +191,23 @@ impl Engine {
     }
 
     /// The visual tokens of frame pairs, in the order given. A pair that was looked at lately comes
-    /// from the cache; its pixels are then not read.
+    /// from the cache; its pixels are then not read. All of them were seen by the same backend, that of
+    /// [`Engine::id`] when it returns.
     ///
     /// # Errors
     /// If the vision tower fails.
     pub fn encode(&self, pairs: &[PairInput<'_>]) -> Result<Vec<Arc<PairTokens>>, EngineError> {
         let core = &*self.core;
-        let mut known: HashMap<PairKey, Arc<PairTokens>> = HashMap::new();
-        let mut unknown: Vec<&PairInput<'_>> = Vec::new();
         let mut cache = lock(&core.pairs);
-        for pair in pairs {
-            if known.contains_key(&pair.key) || unknown.iter().any(|other| other.key == pair.key) {
-                continue;
+        loop {
+            let accelerated = core.sight.accelerator().is_some();
+            let seen = core.encode(pairs, &mut cache)?;
+            if !accelerated || core.sight.accelerator().is_some() {
+                return Ok(seen);
             }
-            match cache.get(pair.key) {
-                Some(tokens) => _ = known.insert(pair.key, tokens),
-                None => unknown.push(pair),
-            }
+            // It failed in the midst: what it saw before is not the CPU's.
+            cache.clear();
         }
-        core.counters.pairs_cached.fetch_add(known.len() as u64, Ordering::Relaxed);
-        core.counters.pairs_encoded.fetch_add(unknown.len() as u64, Ordering::Relaxed);
-        for batch in unknown.chunks(BATCH) {
-            for (pair, tokens) in batch.iter().zip(core.look(batch)?) {
-                let tokens = Arc::new(tokens);
-                cache.insert(pair.key, tokens.clone());
-                known.insert(pair.key, tokens);
-            }
-        }
-        Ok(pairs.iter().map(|pair| known[&pair.key].clone()).collect())
     }
 
     /// A session that has been fed `prefix` (the system prompt; may be empty). The state after a
@@ -247,12 +245,6 @@ impl Engine {
     }
 }
 
-/// The tower that an accelerator is given: its own, or the only one.
-fn onnx_of(bundle: &Bundle) -> Option<&bundle::Part> {
-    let parts = &bundle.manifest.parts;
-    parts.get(VISION_ONNX).or_else(|| parts.get(VISION))
-}
-
 /// A part, where its weights can be used as they lie.
 fn read(bundle: &Bundle, part: &str) -> Result<Arc<Aligned>, EngineError> {
     let mut bytes = Aligned::zeroed(bundle.length(part)?);
@@ -288,6 +280,34 @@ pub(crate) struct Prefix {
 impl Core {
     pub fn decoder(&self) -> &dyn Decoder {
         &*self.decoder
+    }
+
+    fn encode(
+        &self,
+        pairs: &[PairInput<'_>],
+        cache: &mut PairCache,
+    ) -> Result<Vec<Arc<PairTokens>>, EngineError> {
+        let mut known: HashMap<PairKey, Arc<PairTokens>> = HashMap::new();
+        let mut unknown: Vec<&PairInput<'_>> = Vec::new();
+        for pair in pairs {
+            if known.contains_key(&pair.key) || unknown.iter().any(|other| other.key == pair.key) {
+                continue;
+            }
+            match cache.get(pair.key) {
+                Some(tokens) => _ = known.insert(pair.key, tokens),
+                None => unknown.push(pair),
+            }
+        }
+        self.counters.pairs_cached.fetch_add(known.len() as u64, Ordering::Relaxed);
+        self.counters.pairs_encoded.fetch_add(unknown.len() as u64, Ordering::Relaxed);
+        for batch in unknown.chunks(BATCH) {
+            for (pair, tokens) in batch.iter().zip(self.look(batch)?) {
+                let tokens = Arc::new(tokens);
+                cache.insert(pair.key, tokens.clone());
+                known.insert(pair.key, tokens);
+            }
+        }
+        Ok(pairs.iter().map(|pair| known[&pair.key].clone()).collect())
     }
 
     fn look(&self, batch: &[&PairInput<'_>]) -> Result<Vec<PairTokens>, EngineError> {
@@ -416,6 +436,76 @@ mod tests {
         ) -> Result<Box<dyn Decoder>, Refusal> {
             Err(Refusal::Unsound(EngineError::TensorMissing { part: DECODER, tensor: "x".into() }))
         }
+    }
+
+    /// The CPU by another name, and a little off; it fails from the look on whose number this is.
+    struct Flaky(TractCpu, Arc<AtomicU64>);
+
+    struct FlakyTower(Box<dyn Vision>, Arc<AtomicU64>);
+
+    impl Backend for Flaky {
+        fn id(&self) -> String {
+            "flaky 1".into()
+        }
+        fn probe(&self) -> Probe {
+            Probe::Ready
+        }
+        fn vision(
+            &self,
+            manifest: &Manifest,
+            onnx: &Arc<Aligned>,
+        ) -> Result<Box<dyn Vision>, Refusal> {
+            Ok(Box::new(FlakyTower(self.0.vision(manifest, onnx)?, self.1.clone())))
+        }
+        fn decoder(
+            &self,
+            manifest: &Manifest,
+            weights: &Arc<Aligned>,
+            adapter: Option<&[u8]>,
+        ) -> Result<Box<dyn Decoder>, Refusal> {
+            self.0.decoder(manifest, weights, adapter)
+        }
+    }
+
+    impl Vision for FlakyTower {
+        fn encode(&self, frames: Vec<f32>, pairs: usize) -> Result<Vec<Vec<f32>>, EngineError> {
+            let left = self.1.load(Ordering::Relaxed);
+            self.1.store(left.saturating_sub(1), Ordering::Relaxed);
+            if left == 0 {
+                return Err(EngineError::NotFinite { part: "the vision tower" });
+            }
+            let mut seen = self.0.encode(frames, pairs)?;
+            seen.iter_mut().flatten().for_each(|number| *number *= 1.0001);
+            Ok(seen)
+        }
+    }
+
+    #[test]
+    fn pairs_that_were_seen_before_an_accelerator_failed_are_looked_at_again() {
+        let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixture");
+        let bundle = Bundle::open(fixture).unwrap();
+        let looks = Arc::new(AtomicU64::new(u64::MAX));
+        let flaky = Flaky(TractCpu::new(1), looks.clone());
+        let options = EngineOptions::default();
+        let engine = Engine::load_beside(&bundle, &options, Some(&flaky)).unwrap();
+        let alone = Engine::load(&bundle, options).unwrap();
+        let frames: Vec<_> =
+            (0..3).map(|n| crate::golden::drawn_pair(&bundle.manifest, n)).collect();
+        let pairs: Vec<_> = (0..2 * BATCH)
+            .map(|n| {
+                let [first, second] = &frames[n % 3];
+                PairInput { key: PairKey(n as u64, n as u64), frames: [first, second] }
+            })
+            .collect();
+        let (early, right) = (&pairs[..2], alone.encode(&pairs).unwrap());
+        assert_ne!(engine.encode(early).unwrap(), right[..2]);
+        assert!(engine.id().ends_with(", vision flaky 1"), "{}", engine.id());
+        // It sees the first of two batches, in which the early pairs are known, and fails in the second.
+        looks.store(1, Ordering::Relaxed);
+        assert_eq!(engine.encode(&pairs).unwrap(), right);
+        assert_eq!(engine.id(), alone.id());
+        assert_eq!(engine.encode(early).unwrap(), right[..2]);
+        assert!(engine.quarantined().unwrap().contains("flaky 1"));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What a policy takes of memory, told before any of it is taken.
 
 use crate::{
+    accelerated::part_of,
     engine::{PREFIX_BYTES, pair_cache_bytes},
     packed_tensors,
     session::CHUNK,
@@ -60,6 +61,17 @@ impl Footprint {
             words: 1100 * decoder.vocab as u64,
             tokens: decoder.context_max as u64,
         })
+    }
+
+    /// The same with an accelerator beside the CPU: it has the tower too, and what it makes of it, which is an estimate
+    /// that no board has confirmed.
+    ///
+    /// # Errors
+    /// If it lists no decoder or vision part.
+    pub fn accelerated(bundle: &Bundle) -> Result<Self, BundleError> {
+        let alone = Self::of(bundle)?;
+        let tower = bundle.length(part_of(&bundle.manifest))? as u64;
+        Ok(Self { weights: alone.weights + 2 * tower, ..alone })
     }
 
     /// All of it, and what the allocator keeps of what comes and goes: seen to be a sixth, counted as

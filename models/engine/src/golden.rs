@@ -15,6 +15,8 @@ const KEPT: usize = 64;
 const TOKENS: usize = 8;
 /// Below this cosine the numbers are others; a sum in another order stays far above.
 const ALIKE: f64 = 0.999;
+/// What is longer or shorter by more than this share is something else, too, which a cosine does not tell.
+const STRETCHED: f64 = 0.05;
 
 /// What a policy computes for the golden inputs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -114,7 +116,16 @@ fn kept(numbers: &[f32]) -> Vec<f32> {
 /// Whether two lists of numbers are the same but for rounding.
 pub(crate) fn alike(a: &[f32], b: &[f32]) -> bool {
     // Zeros have no cosine. The comparison is false for what is no number.
-    a == b || cosine(a, b) >= ALIKE
+    a == b || (cosine(a, b) >= ALIKE && (length(a) / length(b) - 1.0).abs() <= STRETCHED)
+}
+
+/// Euclidean length of a vector.
+pub(crate) fn length(a: &[f32]) -> f64 {
+    dot(a, a).sqrt()
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
 }
 
 /// Cosine of the angle between two vectors of one length, -1 to 1; NaN if one is all zeros or the
@@ -123,9 +134,6 @@ pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
     if a.len() != b.len() {
         return f64::NAN;
     }
-    let dot = |x: &[f32], y: &[f32]| -> f64 {
-        x.iter().zip(y).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum()
-    };
     dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }
 

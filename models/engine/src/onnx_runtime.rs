@@ -5,9 +5,10 @@
 
 use crate::{
     EngineError,
+    accelerated::part_of,
     backend::{Backend, Decoder, Probe, Refusal, Vision, sound},
 };
-use bundle::{Manifest, VISION, VISION_ONNX};
+use bundle::Manifest;
 use kernels::{Aligned, PackedFile};
 use ort::{
     environment::Environment,
@@ -39,13 +40,24 @@ pub enum Provider {
     Cpu,
 }
 
-impl fmt::Display for Provider {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Provider {
+    const ALL: [Self; 3] = [Self::TensorRt, Self::Cuda, Self::Cpu];
+
+    /// The words for all of them.
+    pub const WORDS: [&str; 3] = [Self::ALL[0].word(), Self::ALL[1].word(), Self::ALL[2].word()];
+
+    const fn word(self) -> &'static str {
+        match self {
             Self::TensorRt => "tensorrt",
             Self::Cuda => "cuda",
             Self::Cpu => "cpu",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Provider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
     }
 }
 
@@ -53,9 +65,8 @@ impl FromStr for Provider {
     type Err = String;
 
     fn from_str(word: &str) -> Result<Self, String> {
-        let all = [Self::TensorRt, Self::Cuda, Self::Cpu];
-        all.into_iter().find(|provider| provider.to_string() == word).ok_or_else(|| {
-            format!("there is no provider '{word}': there are tensorrt, cuda and cpu")
+        Self::ALL.into_iter().find(|provider| provider.word() == word).ok_or_else(|| {
+            format!("there is no provider '{word}': there are {}", Self::WORDS.join(", "))
         })
     }
 }
@@ -142,22 +153,31 @@ impl<'a> OnnxRuntime<'a> {
     }
 
     /// The folder of the plans for this very graph, library and version of TensorRT: with another of them a plan is
-    /// none. Plans of others go, but for the newest.
+    /// none. Plans of others go, but for those that were used last.
     fn plans(&self, manifest: &Manifest) -> io::Result<PathBuf> {
         let all = self.accelerator.cache.join("tensorrt");
-        let part = manifest.parts.get(VISION_ONNX).or_else(|| manifest.parts.get(VISION));
+        let part = manifest.parts.get(part_of(manifest));
         let graph = part.and_then(|part| part.blake3.get(..16)).unwrap_or_default();
         let library = fs::metadata(&self.accelerator.library)?.len();
         let own = all.join(format!("{graph}-{library}-{}", tensorrt_version()));
         fs::create_dir_all(&own)?;
-        let mut others: Vec<_> = fs::read_dir(&all)?
-            .flatten()
-            .filter(|entry| entry.path() != own)
-            .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
-            .collect();
+        // What is used is new, however long ago it was made: its folder's time is that of the last file in it.
+        let used = own.join("used");
+        fs::write(&used, "")?;
+        fs::remove_file(&used)?;
+        let mut others = Vec::new();
+        for entry in fs::read_dir(&all)? {
+            let (path, about) = entry.and_then(|entry| Ok((entry.path(), entry.metadata()?)))?;
+            if about.is_dir() && path != own {
+                others.push((about.modified()?, path));
+            }
+        }
         others.sort();
         for (_, old) in others.iter().rev().skip(PLANS_KEPT - 1) {
-            fs::remove_dir_all(old)?;
+            // What cannot be removed costs room, and no sight.
+            if let Err(error) = fs::remove_dir_all(old) {
+                tracing::warn!("{} cannot be removed: {error}", old.display());
+            }
         }
         Ok(own)
     }
@@ -282,5 +302,56 @@ impl Tower {
             all.extend(values);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bundle::Bundle;
+    use std::{
+        collections::BTreeSet,
+        fs::File,
+        time::{Duration, UNIX_EPOCH},
+    };
+
+    #[test]
+    fn plans_of_another_graph_or_library_are_others_and_the_newest_are_kept() {
+        let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixture");
+        let mut manifest = Bundle::open(fixture).unwrap().manifest;
+        let part = part_of(&manifest);
+        let dir = tempfile::tempdir().unwrap();
+        let library = dir.path().join("libonnxruntime.so");
+        fs::write(&library, "a library").unwrap();
+        let accelerator =
+            Accelerator { library, provider: Provider::TensorRt, cache: dir.path().to_owned() };
+        let runtime = OnnxRuntime::new(&accelerator, 1);
+        let mut made = vec![];
+        let mut make = |manifest: &Manifest| {
+            let own = runtime.plans(manifest).unwrap();
+            fs::write(own.join("plan"), "").unwrap();
+            // One after the other, and all of them long ago.
+            let time = UNIX_EPOCH + Duration::from_secs(1000 + made.len() as u64);
+            File::open(&own).unwrap().set_modified(time).unwrap();
+            made.push(own);
+        };
+        make(&manifest);
+        fs::write(dir.path().join("tensorrt/lost+found"), "of somebody else").unwrap();
+        make(&manifest);
+        fs::write(&accelerator.library, "another library").unwrap();
+        make(&manifest);
+        let first = manifest.clone();
+        for graph in 1..=2 {
+            manifest.parts.get_mut(part).unwrap().blake3 = format!("{graph}{:063}", 0);
+            make(&manifest);
+        }
+        // The oldest of three is used again, and so another one goes.
+        let again = runtime.plans(&first).unwrap();
+        manifest.parts.get_mut(part).unwrap().blake3 = format!("3{:063}", 0);
+        make(&manifest);
+        assert_eq!((&made[0], &made[2]), (&made[1], &again));
+        let there: BTreeSet<_> = made.iter().filter(|own| own.join("plan").is_file()).collect();
+        assert_eq!(there, [&made[2], &made[4], &made[5]].into());
+        assert!(dir.path().join("tensorrt/lost+found").is_file());
     }
 }

@@ -48,6 +48,10 @@ impl PairCache {
         Self { pairs: HashMap::new(), capacity: capacity.max(1), now: 0 }
     }
 
+    pub fn clear(&mut self) {
+        self.pairs.clear();
+    }
+
     pub fn get(&mut self, key: PairKey) -> Option<Arc<PairTokens>> {
         self.now += 1;
         let (used, tokens) = self.pairs.get_mut(&key)?;
