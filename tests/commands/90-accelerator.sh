@@ -17,10 +17,10 @@ notice_at = 0.01
 report_normal = true
 END
 }
-watch() { "$lookback" --config "$1.toml" run --data-dir "$1" --camera 'sim:seed=1128,minutes=2,speed=max' --json >"$1.jsonl" 2>"$1.err"; }
+watch() { ${where:-} "$lookback" --config "$1.toml" run --data-dir "$1" --camera 'sim:seed=1128,minutes=2,speed=max' --json >"$1.jsonl" 2>"$1.err"; }
 engines() { echo "{r['engine'] for r in rows if r.get('kind', 'incident') == 'incident'}"; }
 logged() { "$lookback" events --data-dir "$1" --json >"$1.logged"; }
-examined() { "$lookback" --config "$1.toml" doctor --data-dir "$1" --json >"$1.doctor"; }
+examined() { ${where:-} "$lookback" --config "$1.toml" doctor --data-dir "$1" --json >"$1.doctor"; }
 finding="next(c for c in rows[0]['checks'] if c['name'] == 'engine')"
 
 # --- none
@@ -81,4 +81,33 @@ holds 'by the processor' lies.jsonl "rows and all('vision' not in e for e in $(e
 logged lies
 holds 'as an event says' lies.logged "
     any(r['label'] == 'accelerator' and 'quarantined' in r['sentence'] and 'cosine' in r['sentence'] for r in rows)"
+
+# --- one of a board
+board_on
+if [ -z "$board" ]; then
+    skip 'what TensorRT compiles is kept, and what fails in the midst is begun anew' 'no devices can be pretended here'
+    finish
+fi
+where=on_a_board
+scores() { python3 -c 'import json, sys; print({r["id"]: r["score"] for r in map(json.loads, open(sys.argv[1])) if r.get("kind", "incident") == "incident"}.values())' "$1"; }
+for provider in tensorrt cuda; do
+    with "$board" $provider >on-$provider.toml
+    check "on a board that has $provider it watches" watch on-$provider
+    holds "and $provider sees" on-$provider.jsonl "rows and all(e.endswith(', vision onnxruntime-$provider 1.0.0') for e in $(engines))"
+    check 'as no other does' [ "$(scores on-$provider.jsonl)" != "$(scores without.jsonl)" ]
+done
+plan=$(echo on-tensorrt/cache/tensorrt/*/tower.engine)
+check 'what TensorRT compiles is kept' [ "$(cat board.log)" = "made $plan" ]
+examined on-tensorrt
+check 'and found by whoever starts next' [ "$(tail -n 1 board.log)" = "found $plan" ]
+check 'its events replay' quiet on_a_board "$lookback" --config on-tensorrt.toml replay --data-dir on-tensorrt --json
+for look in 5 14; do
+    cp on-tensorrt.toml lost-$look.toml
+    export BOARD_FAILS_AT=$look
+    check "where the device is lost at look $look the camera watches" watch lost-$look
+    holds 'by the processor' lost-$look.jsonl "rows and all('vision' not in e for e in $(engines))"
+    check 'to which nothing of what the device saw has come' [ "$(scores lost-$look.jsonl)" = "$(scores without.jsonl)" ]
+    logged lost-$look
+    holds 'as an event says' lost-$look.logged "any(r['label'] == 'accelerator' and 'device is lost' in r['sentence'] for r in rows)"
+done
 finish

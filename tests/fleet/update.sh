@@ -99,6 +99,22 @@ if [ -n "$onnx_runtime" ]; then
     update status --json >status.json
     holds 'and the old one is what runs' status.json "
         rows[0]['stage'] == 'RolledBack' and rows[0]['runs'] == '$second' and 'canary' in rows[0]['why']"
+
+    # --- what an accelerator makes of a policy is made on the camera
+    board_on
+    if [ -n "$board" ]; then
+        { cat camera.toml; printf 'channel = "boards"\n[inquiry]\nonnx_runtime = "%s"\nprovider = "tensorrt"\n' "$board"; } >board.toml
+        on_board() { on_a_board "$lookback" --config board.toml --data-dir B "$@"; }
+        check 'a board watches' quiet on_board run --camera 'sim:seed=9001,minutes=1,speed=max'
+        check 'a policy with another tower is published' eval 'quiet of_two_minds noted 0.3.2 note && to_the_web noted --channel boards'
+        check 'the board takes it' quiet on_board update apply --json
+        holds 'and has it' quiet.out "rows[0]['stage'] == 'Committed' and rows[0]['runs'] == '$(id_of noted)'"
+        check 'in its trial TensorRT has compiled it' [ "$(cut -d' ' -f1 board.log | xargs)" = 'made made' ]
+        check 'and watches by what was compiled then' quiet on_board run --camera 'sim:seed=9002,minutes=1,speed=max'
+        check 'as it was not compiled again' [ "$(cut -d' ' -f1 board.log | sort | uniq -c | xargs)" = '1 found 2 made' ]
+    else
+        skip 'what an accelerator makes of a policy is made on the camera' 'no devices can be pretended here'
+    fi
 else
     skip 'a policy that an accelerator sees otherwise is not taken' 'LOOKBACK_ONNX_RUNTIME names no libonnxruntime.so'
 fi
