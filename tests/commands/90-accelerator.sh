@@ -96,10 +96,26 @@ for provider in tensorrt cuda; do
     holds "and $provider sees" on-$provider.jsonl "rows and all(e.endswith(', vision onnxruntime-$provider 1.0.0') for e in $(engines))"
     check 'as no other does' [ "$(scores on-$provider.jsonl)" != "$(scores without.jsonl)" ]
 done
+# It compiles anew in a folder that is new; what its service manager is told is put down by a listener.
+patience_is_asked_for() {
+    cp on-tensorrt.toml told.toml
+    in_background python3 -uc '
+import os, socket
+manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+manager.bind("notify")
+while "STOPPING" not in (said := manager.recv(4096).decode()):
+    print(said.replace("\n", " "))'
+    wait_for 20 test -S notify
+    NOTIFY_SOCKET=$scratch/notify watch told || return 1
+    wait "$child"
+    cat child.out
+    [ "$(grep -oE '^[A-Z_]+' child.out | sed '/WATCHDOG/d' | uniq | xargs)" = 'STATUS EXTEND_TIMEOUT_USEC READY STATUS' ]
+}
 plan=$(echo on-tensorrt/cache/tensorrt/*/tower.engine)
 check 'what TensorRT compiles is kept' [ "$(cat board.log)" = "made $plan" ]
 examined on-tensorrt
 check 'and found by whoever starts next' [ "$(tail -n 1 board.log)" = "found $plan" ]
+check 'the service manager is asked for patience meanwhile' patience_is_asked_for
 check 'its events replay' quiet on_a_board "$lookback" --config on-tensorrt.toml replay --data-dir on-tensorrt --json
 for look in 5 14; do
     cp on-tensorrt.toml lost-$look.toml

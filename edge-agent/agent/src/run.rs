@@ -1,7 +1,7 @@
 //! The command `run`: opens the rooms, watches, closes them.
 
 use crate::{
-    camera,
+    accelerator, camera,
     conclude::{Concluder, Listener, Terms},
     config::{self, Config},
     incidents::Thresholds,
@@ -23,7 +23,7 @@ use anyhow::{Context, Result, bail};
 use bundle::Bundle;
 use frame_store::{FrameStore, PinId};
 use hal_camera::CameraId;
-use hal_linux::{BoardDescription, LinuxBoard, Notify, PartState};
+use hal_linux::{BoardDescription, LinuxBoard, Notify, PartState, Patience};
 use inquiry::Inquirer;
 use release::Kind;
 use serde_json::json;
@@ -36,6 +36,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
+    time::Duration,
 };
 use updater::Stage;
 
@@ -95,11 +96,13 @@ fn watch_once(config: &Config, arguments: &RunArguments, stop: &Arc<AtomicBool>)
     // No reason not to watch: what can be wrong here, a full disk or a damaged log, has its turn below.
     // A film that is watched again would be told again.
     let live = cameras.iter().all(|camera| camera.pace == Pace::Live);
+    let patience = accelerator::is_asked_for(config).then(patience);
     if let Err(error) = try_what_is_staged(config, live) {
         tracing::warn!("a new policy cannot be tried: {error:#}");
     }
     let (bundle, other_policy) = parts::policy(config)?;
     let mut inquirer = parts::inquirer(&bundle, config)?;
+    drop(patience);
     let line = Line::of(config)?;
     let plan = plan(config);
     let scraped = match config.metrics.address().map_err(anyhow::Error::msg)? {
@@ -196,6 +199,16 @@ fn watch_once(config: &Config, arguments: &RunArguments, stop: &Arc<AtomicBool>)
         ));
     }
     Ok(if passed.load(Ordering::Relaxed) { Next::Again } else { Next::Rest })
+}
+
+/// An accelerator may have to compile the policy first.
+fn patience() -> Patience {
+    const EVERY: Duration = Duration::from_secs(20);
+    // A new system has a quarter of an hour, of which it has to watch for five minutes.
+    const LONGEST: Duration = Duration::from_secs(8 * 60);
+    let notify = Notify::from_environment();
+    notify.status("loads the policy, which an accelerator may have to compile first");
+    notify.patience(EVERY, LONGEST)
 }
 
 /// A policy that came while the device watched and cannot be tried beside a watch is tried before one.

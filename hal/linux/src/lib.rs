@@ -19,7 +19,7 @@ mod v4l2;
 
 pub use board::{
     BUILT_IN, Bias, BoardDescription, DescriptionError, Edge, HardwareWatchdog, InputLine,
-    LineName, LinuxBoard, Notify, OutputLine, PartError, PartState, PwmOutput, SysfsPwm,
+    LineName, LinuxBoard, Notify, OutputLine, PartError, PartState, Patience, PwmOutput, SysfsPwm,
     TemperatureSensor, Wiring,
 };
 pub use clock::{Clock, Now, SystemClock};

@@ -201,9 +201,9 @@ impl Engine {
         let mut cache = lock(&core.pairs);
         loop {
             let accelerated = core.sight.accelerator().is_some();
-            let seen = core.encode(pairs, &mut cache)?;
+            let seen = core.encode(pairs, &mut cache);
             if !accelerated || core.sight.accelerator().is_some() {
-                return Ok(seen);
+                return seen;
             }
             // It failed in the midst: what it saw before is not the CPU's.
             cache.clear();
@@ -438,7 +438,7 @@ mod tests {
         }
     }
 
-    /// The CPU by another name, and a little off; it fails from the look on whose number this is.
+    /// The CPU by another name, and a little off; it fails after so many calls.
     struct Flaky(TractCpu, Arc<AtomicU64>);
 
     struct FlakyTower(Box<dyn Vision>, Arc<AtomicU64>);
@@ -500,7 +500,7 @@ mod tests {
         let (early, right) = (&pairs[..2], alone.encode(&pairs).unwrap());
         assert_ne!(engine.encode(early).unwrap(), right[..2]);
         assert!(engine.id().ends_with(", vision flaky 1"), "{}", engine.id());
-        // It sees the first of two batches, in which the early pairs are known, and fails in the second.
+        // The early pairs are known to it; it sees the first batch of the others and fails in the second.
         looks.store(1, Ordering::Relaxed);
         assert_eq!(engine.encode(&pairs).unwrap(), right);
         assert_eq!(engine.id(), alone.id());

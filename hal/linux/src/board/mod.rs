@@ -13,7 +13,7 @@ mod watchdog;
 pub use description::{BUILT_IN, BoardDescription, DescriptionError};
 pub use error::PartError;
 pub use gpio::{Bias, Edge, InputLine, LineName, OutputLine, Wiring};
-pub use notify::Notify;
+pub use notify::{Notify, Patience};
 pub use pwm::{PwmOutput, SysfsPwm};
 pub use tended::{LinuxBoard, PartState};
 pub use thermal::TemperatureSensor;
