@@ -26,14 +26,14 @@ part_cuts() {
             sleep "$after_s"
         else
             local begun=$SECONDS
-            check "cut $number: it starts again" it_watches || return
+            check "cut $seed.$number: it starts again" it_watches || return
             took=$((SECONDS - begun))
             sleep "$after_s"
         fi
         power_cut "$seed.$number" >cut.out || { cat cut.out; return; }
-        echo "cut $number ($phase, $after_s s, $(doing)): $(cat cut.out)" | tee -a account.log
+        echo "cut $seed.$number ($phase, $after_s s, $(doing)): $(cat cut.out)" | tee -a account.log
     done
-    check "after $cuts power cuts it starts" settled
+    check "after $cuts power cuts from seed $seed it starts" settled
     check 'and goes on telling events' saw '"id":' 240
     power_cut last --orderly
     told >told.ids
