@@ -100,7 +100,7 @@ done
 patience_is_asked_for() {
     cp on-tensorrt.toml told.toml
     in_background python3 -uc '
-import os, socket
+import socket
 manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 manager.bind("notify")
 while "STOPPING" not in (said := manager.recv(4096).decode()):

@@ -59,7 +59,7 @@ impl Notify {
     /// It is at something that may take longer than a start and a watchdog allow: the manager is asked for patience
     /// every so often, until what is returned is dropped or `longest` has passed. What hangs is still ended, later.
     pub fn patience(self, every: Duration, longest: Duration) -> Patience {
-        let (until, end) = mpsc::channel();
+        let (until, end) = mpsc::sync_channel(0);
         let asks = longest.as_millis() / every.as_millis().max(1);
         thread::spawn(move || {
             for _ in 0..asks {
@@ -85,7 +85,7 @@ impl Notify {
 /// Asks for patience while it is there: [`Notify::patience`].
 #[derive(Debug)]
 #[must_use]
-pub struct Patience(#[expect(dead_code, reason = "its end is what is told")] mpsc::Sender<()>);
+pub struct Patience(#[expect(dead_code, reason = "its end is what is told")] mpsc::SyncSender<()>);
 
 #[cfg(test)]
 mod tests {
