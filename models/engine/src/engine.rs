@@ -459,11 +459,11 @@ mod tests {
         }
         fn decoder(
             &self,
-            manifest: &Manifest,
-            weights: &Arc<Aligned>,
-            adapter: Option<&[u8]>,
+            _: &Manifest,
+            _: &Arc<Aligned>,
+            _: Option<&[u8]>,
         ) -> Result<Box<dyn Decoder>, Refusal> {
-            self.0.decoder(manifest, weights, adapter)
+            Err(Refusal::Decline("it only sees".into()))
         }
     }
 
