@@ -34,7 +34,7 @@ part_cuts() {
         echo "cut $seed.$number ($phase, $after_s s, $(doing)): $(cat cut.out)" | tee -a account.log
     done
     check "after $cuts power cuts from seed $seed it starts" settled
-    check 'and goes on telling events' saw '"id":' 240
+    check 'and goes on telling events' saw '"id":' "$(within 240)"
     power_cut last --orderly
     told >told.ids
     echo "     | $(wc -l <told.ids) events were told; of the cuts $(grep -c starting account.log) while it started, $(grep -vc 'no update' account.log) while something new was on its way"

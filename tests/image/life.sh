@@ -17,19 +17,19 @@ part_life() {
     power_on
     check 'it starts, and watches' it_watches || { tail -n 60 "$console"; return; }
     echo "     | from power on to watching: $((SECONDS - begun)) s in an emulator; the kernel's clock then: $(since_boot 'the sentinel watches') s"
-    check 'its system is found good' saw 'system A is good' 60
-    check 'it enrols by itself' eventually 240 one_device
-    check 'an incident is seen, and told' saw '"level":"alert"' 400
-    check 'and comes to the server' eventually 240 server_has_it
+    check 'its system is found good' saw 'system A is good' "$(within 60)"
+    check 'it enrols by itself' eventually "$(within 240)" one_device
+    check 'an incident is seen, and told' saw '"level":"alert"' "$(within 400)"
+    check 'and comes to the server' eventually "$(within 240)" server_has_it
 
     check 'a new policy is published' new_policy || return
-    check 'it is taken over the air' eventually 900 rollout_is stable committed
+    check 'it is taken over the air' eventually "$(within 900)" rollout_is stable committed
 
     check 'a new system is built' image 0.2.0 || return
     check 'and published' new_system 0.2.0 "$(bundle_of 0.2.0)" || return
-    check 'it is installed, and started' saw 'this system is new' 1800
+    check 'it is installed, and started' saw 'this system is new' "$(within 1800)"
     check 'watches' saw 'the sentinel watches' "$start_s" 2
-    check 'and is kept' eventually 900 rollout_is os-stable committed
+    check 'and is kept' eventually "$(within 900)" rollout_is os-stable committed
     power_cut life
     power_on
     check 'after a power cut the new system runs, and is good' saw 'system B is good' "$start_s"
@@ -38,7 +38,7 @@ part_life() {
     cp "$(bundle_of 0.2.1)" altered.raucb
     printf 'X' | dd of=altered.raucb bs=1 seek=5000000 conv=notrunc status=none
     check 'a system that was altered is published' new_system 0.2.1 altered.raucb || return
-    check 'and refused by RAUC' eventually 1800 rollout_is os-stable rolled_back
+    check 'and refused by RAUC' eventually "$(within 1800)" rollout_is os-stable rolled_back
     reasons_are_told
 
     power_cut end --orderly

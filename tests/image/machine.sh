@@ -35,7 +35,7 @@ power_on() {
         qemu-amd64) emulator=qemu-system-x86_64 arguments=(-M q35 -cpu qemu64) ;;
         qemu-arm64) emulator=qemu-system-aarch64 arguments=(-M virt -cpu cortex-a57) ;;
     esac
-    "$emulator" "${arguments[@]}" -accel "$(accelerator)" -smp 2 -m 1G -nodefaults -display none \
+    "$emulator" "${arguments[@]}" -accel "$(accelerator)" -smp "$processors" -m 1G -nodefaults -display none \
         -serial "file:$console" -uuid 4c6f6f6b-6261-636b-0000-000000000001 -action watchdog=reset \
         -drive "if=pflash,format=raw,readonly=on,file=$(firmware CODE)" -drive if=pflash,format=raw,file=uefi.fd \
         -blockdev driver=file,node-name=layer,filename=scratch.qcow2 -blockdev driver=qcow2,node-name=top,file=layer \
