@@ -23,7 +23,8 @@ pub struct Request {
     pub normal: String,
     /// Budgets instead of the bundle's, to do with less under load.
     pub budgets: Option<Budgets>,
-    /// Frames of the glance instead of the bundle's.
+    /// Frames of the glance instead of the bundle's, of which at most so many are taken as leave some of the budget to look
+    /// back with.
     pub glance_frames: Option<u32>,
 }
 
@@ -199,13 +200,17 @@ impl Inquirer {
         // The stretch ends with the window and begins as far back as the policy was made for.
         let furthest = window.end.plus_s(-self.max_stretch_s).max(held.start).min(window.start);
         let within = |t: MediaTime| policy::tenth(t.since_s(furthest));
+        let budgets = request.budgets.unwrap_or(self.setup.budgets);
+        let window_s = window.end.since_s(window.start);
+        let glance_frames =
+            policy::glance_within(self.setup.glance_frames, budgets.frames, window_s);
         let setup = Setup {
             window: (within(window.start), within(window.end)),
             held: (0.0, within(held.end.min(window.end))),
             woken_at: request.woken_at.map(within),
             normal: request.normal.clone(),
-            budgets: request.budgets.unwrap_or(self.setup.budgets),
-            glance_frames: request.glance_frames.unwrap_or(self.setup.glance_frames),
+            budgets,
+            glance_frames: request.glance_frames.unwrap_or(glance_frames),
             ..self.setup.clone()
         };
         Ok(self.run(footage, setup, furthest))

@@ -394,13 +394,12 @@ pub fn inquire(
     passive: bool,
 ) -> Result<Outcome> {
     let setup = inquirer.setup();
-    let glance = if passive { frames } else { policy::glance_within(setup.glance_frames, frames) };
     let request = Request {
         window: Span::new(MediaTime(0), MediaTime::from_s(length_s)),
         woken_at: None,
         normal: String::new(),
         budgets: Some(Budgets { frames, ..setup.budgets }),
-        glance_frames: Some(glance),
+        glance_frames: passive.then_some(frames),
     };
     Ok(inquirer.inquire(footage, &request)?.outcome)
 }

@@ -119,7 +119,11 @@ impl Task {
             window: self.window,
             held: (0.0, self.length_s),
             woken_at: self.woken.then_some(policy::tenth(self.length_s - 2.0)),
-            glance_frames: glance_within(setup.glance_frames, frames),
+            glance_frames: glance_within(
+                setup.glance_frames,
+                frames,
+                self.window.1 - self.window.0,
+            ),
             budgets: Budgets { frames, ..setup.budgets },
             ..setup.clone()
         }
