@@ -46,8 +46,8 @@ pub struct SimArguments {
     /// Methods, separated by commas, or `all`.
     #[arg(long, value_delimiter = ',', default_value = "all")]
     methods: Vec<String>,
-    /// Budgets of frames, separated by commas; the glance takes at most half of one. `own` is the
-    /// bundle's.
+    /// Budgets of frames, separated by commas; the glance takes at most half of one, or more of a small one that
+    /// would else lie further apart than every 24 s. `own` is the bundle's
     #[arg(long, value_delimiter = ',', default_value = "own")]
     frames: Vec<String>,
     /// Directory of the policy's bundle.
