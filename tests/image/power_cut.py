@@ -46,7 +46,7 @@ def main():
 
 def account(log):
     """All entries as (sector, sectors, flags, where its bytes begin)."""
-    magic, version, _, sector_bytes = struct.unpack_from("<QQQI", log)
+    magic, version, noted, sector_bytes = struct.unpack_from("<QQQI", log)
     # Before the first flush the head of the account is not written; the entries are.
     if magic and (magic, version, sector_bytes) != (MAGIC, 1, SECTOR_BYTES):
         sys.exit("power_cut.py: this is no account of writes")
@@ -60,6 +60,13 @@ def account(log):
         if at > len(log):
             break
         entries.append((sector, sectors, flags, begin))
+    if magic and len(entries) < noted:
+        # What follows is lost to us, flushed or not, which no disk does: this says nothing about the camera.
+        after = next((i for i in range(at, min(len(log), at + (64 << 20)), SECTOR_BYTES) if any(log[i : i + ENTRY.size])), None)
+        sys.exit(
+            f"power_cut.py: the account is broken after entry {len(entries)} of {noted}, the last of which is {entries[-1:]}; "
+            f"there is nothing at {at}, and the next that is not zero is at {after}"
+        )
     return entries
 
 
