@@ -1,5 +1,6 @@
 #!/bin/bash
-# Another library that sees in the processor's place: it serves, is missing, sees something else, ends the program.
+# Another library that sees in the processor's place: it serves, is missing, sees something else, ends the program. And a GPU
+# that is to speak, and is not there.
 # shellcheck source=tests/commands/begin.sh
 . "$(dirname "${BASH_SOURCE[0]}")/begin.sh"
 # shellcheck source=tests/commands/onnx_runtime.sh
@@ -36,6 +37,15 @@ examined text
 holds 'and doctor says why' text.doctor "'broken' in ${finding}['finding'] and ${finding}['status'] == 'warn'"
 with "$scratch/nowhere.so" gpu >wrong.toml
 refuses 1 'one of "tensorrt", "cuda", "cpu"' 'a provider that there is not is refused' "$lookback" --config wrong.toml config
+
+# --- a GPU that is to speak
+printf '[inquiry]\ndecoder = "cuda"\n[events]\nnotice_at = 0.01\nreport_normal = true\n' >speaks.toml
+check 'without a GPU to speak with it watches all the same' watch speaks
+holds 'the processor speaks' speaks.jsonl "rows and all('cuda' not in e for e in $(engines))"
+examined speaks
+holds 'and doctor says why' speaks.doctor "'decoder: not on tract-cuda' in ${finding}['finding'] and 'absent: ' in ${finding}['finding']"
+printf '[inquiry]\ndecoder = "gpu"\n' >wrong.toml
+refuses 1 'one of "cpu", "cuda"' 'another word than those that there are is refused' "$lookback" --config wrong.toml config
 
 # --- one that ends the program
 printf '#include <stdlib.h>\n__attribute__((constructor)) static void end(void) { abort(); }\n' >ends.c

@@ -31,10 +31,11 @@ class Docker(unittest.TestCase):
     def test_floor_is_the_same(self):
         self.assertEqual(self.arguments()["GLIBC_FLOOR"], SETTINGS["GLIBC_FLOOR"])
 
-    def test_features_are_those_that_can_be_built(self):
-        refused = SETTINGS["FEATURES_WITHOUT_BACKEND"].split()
-        buildable = [feature for feature in SETTINGS["FEATURES"].split() if feature not in refused]
-        self.assertEqual(self.arguments()["FEATURES"].split(), buildable)
+    def test_features_are_those_of_the_program(self):
+        features = SETTINGS["FEATURES"].split()
+        self.assertEqual(self.arguments()["FEATURES"].split(), features)
+        manifest = tomllib.loads((CROSS.parent / "edge-agent/agent/Cargo.toml").read_text())
+        self.assertEqual(["cpu", *manifest["features"]], features)
 
     def test_every_argument_reaches_the_image(self):
         for name in self.arguments():

@@ -1,4 +1,4 @@
-//! The accelerator of the configuration, and a memory of what came of loading it.
+//! The accelerators of the configuration, and a memory of what came of loading them.
 //!
 //! What drives a graphics processor can end the program that loads it, or hang until a watchdog ends that. So each try is
 //! written down before it begins; after three that never ended the processor serves alone, and the camera watches.
@@ -13,25 +13,58 @@ use std::{
 /// Tries that may end in the midst: power cuts end one, too.
 const TRIES: u32 = 3;
 
-/// Whether the configuration asks for one.
+/// Whether the configuration asks for any.
 pub fn is_asked_for(config: &Config) -> bool {
+    sees(config) || speaks(config)
+}
+
+/// Whether it asks for one that sees.
+pub fn sees(config: &Config) -> bool {
     !config.inquiry.onnx_runtime.as_os_str().is_empty()
 }
 
-/// The accelerator that is asked for, and a try to load it; or why it is not tried any more. `None` if none is asked for.
-pub fn of(config: &Config, bundle: &str) -> Option<Result<(Accelerator, Try), String>> {
-    let c = &config.inquiry;
+/// Whether it asks for one that speaks.
+pub fn speaks(config: &Config) -> bool {
+    config.inquiry.decoder == "cuda"
+}
+
+/// What the configuration asks for, as the engine takes it.
+#[derive(Default)]
+pub struct Asked {
+    /// What is to see, or why it is not tried any more.
+    pub sight: Option<Result<Accelerator, String>>,
+    /// That a GPU is to speak, or why it is not tried any more.
+    pub cuda: Option<Result<(), String>>,
+    /// The try to load them, until it ends.
+    pub attempt: Option<Try>,
+}
+
+/// What is asked for, and a try to load it with `bundle`.
+pub fn of(config: &Config, bundle: &str) -> Asked {
     if !is_asked_for(config) {
-        return None;
+        return Asked::default();
     }
+    let c = &config.inquiry;
     // In the configuration only the providers' own words are sound.
     let provider = c.provider.parse().unwrap_or_default();
     let cache = config.device.data_dir.join("cache");
-    let accelerator = Accelerator { library: c.onnx_runtime.clone(), provider, cache };
-    let length = fs::metadata(&accelerator.library).map_or(0, |file| file.len());
-    let what = format!("{bundle} {provider} {} {length}", accelerator.library.display());
-    let file = accelerator.cache.join("accelerator-tries");
-    Some(Try::begin(file, &what).map(|attempt| (accelerator, attempt)))
+    let file = cache.join("accelerator-tries");
+    let mut what = bundle.to_owned();
+    if sees(config) {
+        let length = fs::metadata(&c.onnx_runtime).map_or(0, |file| file.len());
+        what += &format!(" {provider} {} {length}", c.onnx_runtime.display());
+    }
+    if speaks(config) {
+        what += " cuda";
+    }
+    let (attempt, tried) = match Try::begin(file, &what) {
+        Ok(attempt) => (Some(attempt), Ok(())),
+        Err(why) => (None, Err(why)),
+    };
+    let library = c.onnx_runtime.clone();
+    let sight =
+        sees(config).then(|| tried.clone().map(|()| Accelerator { library, provider, cache }));
+    Asked { sight, cuda: speaks(config).then_some(tried), attempt }
 }
 
 /// A try that was written down, until it ends.

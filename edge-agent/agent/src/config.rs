@@ -156,6 +156,9 @@ section! {
         onnx_runtime: PathBuf = PathBuf::new(), Text::Any;
         /// What ONNX Runtime computes with. "tensorrt" takes minutes to compile a policy the first time.
         provider: String = Provider::default().to_string(), Text::OneOf(&Provider::WORDS);
+        /// What the policy speaks with: "cpu"; or "cuda", an NVIDIA GPU, if this program was built for
+        /// one and the GPU says what the processor says.
+        decoder: String = "cpu".into(), Text::OneOf(&["cpu", "cuda"]);
     }
 }
 

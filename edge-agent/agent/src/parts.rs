@@ -87,13 +87,9 @@ pub fn inquirer(bundle: &Bundle, config: &Config) -> Result<Inquirer> {
         None => threads_for(Footprint::of(bundle)?.weights),
     };
     let memory = c.memory_mb.map(|mb| mb * 1_000_000).or_else(machine::memory_free);
-    let (accelerator, tried) = match accelerator::of(config, &bundle.id()) {
-        Some(Ok((accelerator, tried))) => (Some(Ok(accelerator)), Some(tried)),
-        Some(Err(why)) => (Some(Err(why)), None),
-        None => (None, None),
-    };
-    let engine = Engine::load(bundle, EngineOptions { threads, memory, accelerator })?;
-    drop(tried);
+    let accelerator::Asked { sight, cuda, attempt } = accelerator::of(config, &bundle.id());
+    let engine = Engine::load(bundle, EngineOptions { threads, memory, accelerator: sight, cuda })?;
+    drop(attempt);
     let mut inquirer = Inquirer::new(bundle, engine)?;
     let own = inquirer.setup().budgets;
     inquirer.set_budgets(Budgets {

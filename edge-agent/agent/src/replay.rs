@@ -3,7 +3,7 @@
 use crate::{builtin, config::Config, events, installed, parts};
 use anyhow::{Context, Result, bail};
 use bundle::Bundle;
-use engine::ACCELERATED;
+use engine::{ACCELERATED_DECODER, ACCELERATED_VISION};
 use event_log::{EventRow, Kinds, LogReader, Query};
 use frame_store::{PinId, RealFs, read_pinned_in};
 use inquiry::{Inquirer, replay};
@@ -63,8 +63,8 @@ struct Policies {
     /// Those that updates left, by their ids.
     kept: Vec<(String, PathBuf)>,
     /// The one that decided the last event: a board has no room for two large ones.
-    /// With whether an accelerator was asked to see.
-    loaded: Option<(bool, Inquirer)>,
+    /// With whether an accelerator was asked to see, and one to speak.
+    loaded: Option<([bool; 2], Inquirer)>,
 }
 
 impl Policies {
@@ -87,15 +87,20 @@ impl Policies {
     /// # Errors
     /// If there is none, or the engine cannot use it.
     fn load(&mut self, id: &str, engine: &str, config: &Config) -> Result<&mut Inquirer> {
-        // What the processor saw it has to see again, whatever sees now.
-        let accelerated = engine.contains(ACCELERATED);
+        // What the processor saw and said it has to see and say again, whatever does now.
+        let accelerated =
+            [ACCELERATED_VISION, ACCELERATED_DECODER].map(|word| engine.contains(word));
         let mut config = config.clone();
-        if !accelerated {
+        if !accelerated[0] {
             config.inquiry.onnx_runtime = PathBuf::new();
         }
+        if !accelerated[1] {
+            config.inquiry.decoder = "cpu".into();
+        }
         let config = &config;
-        let same =
-            |(by, inquirer): &(bool, Inquirer)| *by == accelerated && inquirer.bundle_id() == id;
+        let same = |(by, inquirer): &([bool; 2], Inquirer)| {
+            *by == accelerated && inquirer.bundle_id() == id
+        };
         let loaded = match self.loaded.take().filter(same) {
             Some((_, loaded)) => loaded,
             None => match self.known.iter().find(|bundle| bundle.id() == id) {

@@ -370,11 +370,8 @@ pub fn fits_beside(config: &Config, record: &Record) -> Result<bool> {
     let Some(candidate) = &record.plan.candidate else { return Ok(false) };
     let parts = Parts::open(&installed::folder(Kind::Policy, &config.device.data_dir))?;
     let bundle = Bundle::open(parts.bundle(&candidate.release.bundle))?;
-    let footprint = match accelerator::is_asked_for(config) {
-        true => Footprint::accelerated(&bundle)?,
-        false => Footprint::of(&bundle)?,
-    };
-    let needed = footprint.total();
+    let (sees, speaks) = (accelerator::sees(config), accelerator::speaks(config));
+    let needed = Footprint::accelerated(&bundle, sees, speaks)?.total();
     Ok(machine::memory_free().is_none_or(|free| needed <= free))
 }
 

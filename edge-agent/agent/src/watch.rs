@@ -438,7 +438,7 @@ fn inquire(
     loop {
         // It may have failed in any inquiry.
         if let (false, Some(why)) = (told, inquirer.engine().quarantined()) {
-            let sentence = format!("{why}; the processor sees in its place");
+            let sentence = format!("{why}; the processor serves in its place");
             told = conclude.send(Conclusion::Trouble(Trouble::Accelerator { sentence })).is_ok();
         }
         let mut open = docket.lock();

@@ -1,43 +1,54 @@
-//! A vision tower on an accelerator, with the CPU's own beside it.
+//! A part of a policy on an accelerator, with the CPU's own beside it.
 //!
-//! An accelerator serves only after a canary: of drawn frames it has to see what the CPU sees. One that does not, or that fails
-//! later, is quarantined, and the CPU serves from then on.
+//! An accelerator serves only after a canary: of drawn frames it has to see what the CPU sees, and of drawn tokens to say what
+//! the CPU says. One that does not, or that fails later, is quarantined, and the CPU serves from then on.
 
 use crate::{
     EngineError, PairInput, PairKey,
-    backend::{Backend, Probe, Refusal, Vision},
+    backend::{Backend, Chunk, Decoder, DecoderState, Probe, Refusal, Vision},
     golden::{alike, cosine, drawn_pair, length},
     pairs::write_frames,
+    panics::caught,
+    rotary::Walker,
 };
-use bundle::{Manifest, VISION, VISION_ONNX};
+use bundle::{DECODER, Manifest, VISION, VISION_ONNX};
 use kernels::Aligned;
 use std::sync::{Arc, OnceLock};
 
-/// Pairs that the canary looks at.
-const CANARY: usize = 3;
+/// Pairs that the canary of a tower looks at.
+const PAIRS: usize = 3;
+
+/// Tokens that the canary of a decoder reads at once, and then one by one.
+const READ: (usize, usize) = (40, 6);
 
 /// Why an accelerator does not serve any more, once it does not.
 pub(crate) type Quarantine = Arc<OnceLock<String>>;
 
-/// The part of a bundle that an accelerator is given: a tower of its own, or the only one.
+/// The part of a bundle that an accelerator of the tower is given: a tower of its own, or the only one.
 pub(crate) fn part_of(manifest: &Manifest) -> &'static str {
     if manifest.parts.contains_key(VISION_ONNX) { VISION_ONNX } else { VISION }
 }
 
-/// A tower of which an accelerator may serve.
-pub(crate) struct Sight {
+/// A part of which an accelerator may serve.
+pub(crate) struct Served<P: ?Sized> {
+    name: &'static str,
     /// What serves.
-    pub vision: Box<dyn Vision>,
-    /// Id of the accelerator, if one serves.
-    pub accelerator: Option<String>,
+    pub part: Box<P>,
+    accelerator: Option<String>,
     /// Why one that was asked for does not serve.
     pub quarantine: Quarantine,
 }
 
+/// A tower of which an accelerator may serve.
+pub(crate) type Sight = Served<dyn Vision>;
+
+/// A decoder of which an accelerator may serve.
+pub(crate) type Voice = Served<dyn Decoder>;
+
 impl Sight {
     /// The CPU's tower alone.
     pub fn of(vision: Box<dyn Vision>) -> Self {
-        Self { vision, accelerator: None, quarantine: Quarantine::default() }
+        Self::alone(VISION, vision)
     }
 
     /// The tower of `backend` before the CPU's, if it takes `onnx` and passes its canary; what came of it goes to
@@ -49,32 +60,84 @@ impl Sight {
         onnx: &Arc<Aligned>,
         report: &mut Vec<String>,
     ) -> Self {
-        let id = backend.id();
+        self.behind(
+            backend,
+            || backend.vision(manifest, onnx),
+            |fast, slow| canary_of_sight(fast, slow, manifest),
+            "saw what the CPU sees",
+            |both| Box::new(both),
+            report,
+        )
+    }
+}
+
+impl Voice {
+    /// The CPU's decoder alone.
+    pub fn of(decoder: Box<dyn Decoder>) -> Self {
+        Self::alone(DECODER, decoder)
+    }
+
+    /// The decoder of `backend` before the CPU's, if it takes the part and passes its canary; what came of it goes to
+    /// `report`.
+    pub fn before(
+        self,
+        backend: &dyn Backend,
+        manifest: &Manifest,
+        (weights, adapter): (&Arc<Aligned>, Option<&[u8]>),
+        report: &mut Vec<String>,
+    ) -> Self {
+        self.behind(
+            backend,
+            || backend.decoder(manifest, weights, adapter),
+            |fast, slow| canary_of_voice(fast, slow, manifest),
+            "said what the CPU says",
+            |both| Box::new(both),
+            report,
+        )
+    }
+}
+
+impl<P: ?Sized> Served<P> {
+    fn alone(name: &'static str, part: Box<P>) -> Self {
+        Self { name, part, accelerator: None, quarantine: Quarantine::default() }
+    }
+
+    fn behind(
+        self,
+        backend: &dyn Backend,
+        prepare: impl FnOnce() -> Result<Box<P>, Refusal>,
+        canary: impl FnOnce(&P, &P) -> Result<f64, String>,
+        passed: &str,
+        join: impl FnOnce(Both<P>) -> Box<P>,
+        report: &mut Vec<String>,
+    ) -> Self {
+        let (id, name) = (backend.id(), self.name);
+        let mut not = |why: String| report.push(format!("{name}: not on {id}, {why}"));
         let probe = backend.probe();
         if probe != Probe::Ready {
-            report.push(format!("vision: not on {id}, {probe}"));
+            not(probe.to_string());
             return self;
         }
-        let fast = match backend.vision(manifest, onnx) {
+        let fast = match prepare() {
             Ok(fast) => fast,
             Err(Refusal::Decline(why)) => {
-                report.push(format!("vision: not on {id}, {why}"));
+                not(why);
                 return self;
             }
             // The CPU has read it, so it is the accelerator that cannot.
             Err(Refusal::Unsound(error)) => {
-                report.push(format!("vision: not on {id}, {error}"));
+                not(error.to_string());
                 return self;
             }
         };
-        match canary(&*fast, &*self.vision, manifest) {
+        match caught(|| canary(&*fast, &*self.part)) {
             Ok(worst) => {
                 report.push(format!(
-                    "vision: rather on {id}, whose canary saw what the CPU sees (cosine {worst:.6})"
+                    "{name}: rather on {id}, whose canary {passed} (cosine {worst:.6})"
                 ));
                 let quarantine = self.quarantine.clone();
-                let both = Both { id: id.clone(), fast, slow: self.vision, quarantine };
-                Self { vision: Box::new(both), accelerator: Some(id), quarantine: self.quarantine }
+                let both = Both { id: id.clone(), fast, slow: self.part, quarantine };
+                Self { part: join(both), accelerator: Some(id), ..self }
             }
             Err(why) => {
                 self.quarantine(format!("{id} is quarantined: of its canary {why}"), report);
@@ -85,7 +148,7 @@ impl Sight {
 
     /// What was asked for does not serve, for this reason.
     pub fn quarantine(&self, why: String, report: &mut Vec<String>) {
-        report.push(format!("vision: {why}"));
+        report.push(format!("{}: {why}", self.name));
         self.quarantine.get_or_init(|| why);
     }
 
@@ -95,54 +158,176 @@ impl Sight {
     }
 }
 
-/// Both towers; the fast one serves until it fails.
-struct Both {
+/// Both parts; the fast one serves until it fails.
+struct Both<P: ?Sized> {
     id: String,
-    fast: Box<dyn Vision>,
-    slow: Box<dyn Vision>,
+    fast: Box<P>,
+    slow: Box<P>,
     quarantine: Quarantine,
 }
 
-impl Vision for Both {
+impl<P: ?Sized> Both<P> {
+    fn failed(&self, error: &EngineError) {
+        quarantined(&self.id, &self.quarantine, error);
+    }
+}
+
+fn quarantined(id: &str, quarantine: &Quarantine, error: &EngineError) {
+    quarantine.get_or_init(|| {
+        let why = format!("{id} is quarantined: {error}");
+        tracing::warn!("{why}; the CPU serves from now on");
+        why
+    });
+}
+
+impl Vision for Both<dyn Vision> {
     fn encode(&self, frames: Vec<f32>, pairs: usize) -> Result<Vec<Vec<f32>>, EngineError> {
         if self.quarantine.get().is_none() {
             match self.fast.encode(frames.clone(), pairs) {
                 Ok(seen) => return Ok(seen),
-                Err(error) => {
-                    let why = format!("{} is quarantined: {error}", self.id);
-                    tracing::warn!("{why}; the CPU sees from now on");
-                    self.quarantine.get_or_init(|| why);
-                }
+                Err(error) => self.failed(&error),
             }
         }
         self.slow.encode(frames, pairs)
     }
 }
 
+impl Decoder for Both<dyn Decoder> {
+    fn start(&self) -> Result<Box<dyn DecoderState>, EngineError> {
+        if self.quarantine.get().is_none() {
+            match no_panic(&self.id, "started a session", || self.fast.start()) {
+                Ok(state) => {
+                    let (id, quarantine) = (self.id.clone(), self.quarantine.clone());
+                    return Ok(Box::new(Watched { id, state: Some(state), quarantine }));
+                }
+                Err(error) => self.failed(&error),
+            }
+        }
+        self.slow.start()
+    }
+
+    fn embed(&self, token: u32, out: &mut [f32]) {
+        self.slow.embed(token, out);
+    }
+}
+
+/// A session of the fast decoder. When that fails the session is lost: who had it begins anew, on the CPU.
+struct Watched {
+    id: String,
+    /// None after a panic.
+    state: Option<Box<dyn DecoderState>>,
+    quarantine: Quarantine,
+}
+
+impl DecoderState for Watched {
+    fn step(&mut self, chunk: Chunk) -> Result<Vec<f32>, EngineError> {
+        let gone = || EngineError::Run {
+            backend: self.id.clone(),
+            doing: "went on",
+            reason: "it is quarantined".into(),
+        };
+        if self.quarantine.get().is_some() {
+            return Err(gone());
+        }
+        let mut state = self.state.take().ok_or_else(gone)?;
+        let said = no_panic(&self.id, "ran the decoder", || state.step(chunk));
+        match &said {
+            Ok(_) => self.state = Some(state),
+            Err(error) => quarantined(&self.id, &self.quarantine, error),
+        }
+        said
+    }
+
+    fn fork(&self) -> Box<dyn DecoderState> {
+        let (id, quarantine) = (self.id.clone(), self.quarantine.clone());
+        let copied = self.state.as_ref().and_then(|state| {
+            let copied = no_panic(&id, "copied a session", || Ok(state.fork()));
+            copied.map_err(|error| quarantined(&id, &quarantine, &error)).ok()
+        });
+        Box::new(Self { id, state: copied, quarantine })
+    }
+}
+
+/// What `work` gives; a panic of it is a failure of the backend `id`.
+fn no_panic<T>(
+    id: &str,
+    doing: &'static str,
+    work: impl FnOnce() -> Result<T, EngineError>,
+) -> Result<T, EngineError> {
+    match caught(|| Ok(work())) {
+        Ok(done) => done,
+        Err(reason) => Err(EngineError::Run { backend: id.to_owned(), doing, reason }),
+    }
+}
+
 /// Lets both look at drawn pairs. Returns the worst cosine between what they see.
-fn canary(fast: &dyn Vision, slow: &dyn Vision, manifest: &Manifest) -> Result<f64, String> {
+fn canary_of_sight(
+    fast: &dyn Vision,
+    slow: &dyn Vision,
+    manifest: &Manifest,
+) -> Result<f64, String> {
     let mut worst = 1.0f64;
-    for number in 0..CANARY {
+    for number in 0..PAIRS {
         let frames = drawn_pair(manifest, number);
         let pair = PairInput { key: PairKey(0, 0), frames: [&frames[0], &frames[1]] };
         let mut pixels = Vec::new();
         write_frames(&pair, &manifest.geometry, &mut pixels);
         let look = |tower: &dyn Vision| tower.encode(pixels.clone(), 1).map_err(|e| e.to_string());
-        let (seen, right) = (look(fast)?, look(slow)?);
-        if seen.len() != right.len() {
-            return Err(format!("{} outputs came where the CPU gives {}", seen.len(), right.len()));
+        worst = worst.min(compared("output", &look(fast)?, &look(slow)?)?);
+    }
+    Ok(worst)
+}
+
+/// Lets both read drawn tokens, at once, one by one, and aside, from copies that are read in turns: a copy must not write into
+/// what it was made of. Returns the worst cosine between what they say.
+pub(crate) fn canary_of_voice(
+    fast: &dyn Decoder,
+    slow: &dyn Decoder,
+    manifest: &Manifest,
+) -> Result<f64, String> {
+    let read = |decoder: &dyn Decoder| said(decoder, manifest).map_err(|e| e.to_string());
+    compared("answer", &read(fast)?, &read(slow)?)
+}
+
+fn said(decoder: &dyn Decoder, manifest: &Manifest) -> Result<Vec<Vec<f32>>, EngineError> {
+    let (hidden, vocab) = (manifest.decoder.hidden, manifest.decoder.vocab);
+    let (at_once, one_by_one) = READ;
+    let at_once = at_once.min(manifest.decoder.context_max.saturating_sub(one_by_one).max(1));
+    let chunk = |walker: &mut Walker, first: usize, n: usize| {
+        let mut embeddings = vec![0.0; n * hidden];
+        for (i, out) in embeddings.chunks_exact_mut(hidden).enumerate() {
+            decoder.embed(((first + i) * 7919 % vocab) as u32, out);
         }
-        for (output, (seen, right)) in seen.iter().zip(&right).enumerate() {
-            if !alike(seen, right) {
-                return Err(format!(
-                    "output {output} is another than the CPU's (cosine {:.4}, {:.3} times as long)",
-                    cosine(seen, right),
-                    length(seen) / length(right)
-                ));
-            }
-            if seen != right {
-                worst = worst.min(cosine(seen, right));
-            }
+        let deepstack = vec![vec![0.0; n * hidden]; manifest.geometry.deepstack];
+        Chunk { positions: (0..n).map(|_| walker.text()).collect(), embeddings, deepstack }
+    };
+    let mut walker = Walker::default();
+    let mut state = decoder.start()?;
+    let mut all = vec![state.step(chunk(&mut walker, 0, at_once))?];
+    let mut aside = (state.fork(), walker.clone());
+    for i in 0..one_by_one {
+        all.push(state.step(chunk(&mut walker, at_once + i, 1))?);
+        all.push(aside.0.step(chunk(&mut aside.1, 1000 + i, 1))?);
+    }
+    Ok(all)
+}
+
+/// The worst cosine between tensors of an accelerator and the CPU's.
+fn compared(what: &str, found: &[Vec<f32>], right: &[Vec<f32>]) -> Result<f64, String> {
+    if found.len() != right.len() {
+        return Err(format!("{} {what}s came where the CPU gives {}", found.len(), right.len()));
+    }
+    let mut worst = 1.0f64;
+    for (number, (found, right)) in found.iter().zip(right).enumerate() {
+        if !alike(found, right) {
+            return Err(format!(
+                "{what} {number} is another than the CPU's (cosine {:.4}, {:.3} times as long)",
+                cosine(found, right),
+                length(found) / length(right)
+            ));
+        }
+        if found != right {
+            worst = worst.min(cosine(found, right));
         }
     }
     Ok(worst)
@@ -151,7 +336,6 @@ fn canary(fast: &dyn Vision, slow: &dyn Vision, manifest: &Manifest) -> Result<f
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::Decoder;
     use bundle::Bundle;
     use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -206,7 +390,7 @@ mod tests {
     }
 
     fn first_number(sight: &Sight) -> f32 {
-        sight.vision.encode(vec![0.5; 8], 1).unwrap()[0][0]
+        sight.part.encode(vec![0.5; 8], 1).unwrap()[0][0]
     }
 
     #[test]

@@ -2,12 +2,13 @@
 
 use crate::{
     Accelerator, EngineError, Footprint, PairInput, PairKey, PairTokens, Session,
-    accelerated::{Sight, part_of},
+    accelerated::{Sight, Voice, part_of},
     backend::{Backend, Decoder, DecoderState, Probe, Refusal},
     onnx_runtime::OnnxRuntime,
     pairs::{PairCache, write_frames},
     rotary::Walker,
     tract_cpu::TractCpu,
+    tract_cuda::TractCuda,
     vocabulary::Vocabulary,
 };
 use bundle::{ADAPTER, Bundle, DECODER, Manifest, TOKENIZER, VISION};
@@ -35,8 +36,11 @@ const PAIR_BYTES: usize = 64 << 20;
 /// Pairs that are kept however large they are: what one look brings.
 const PAIRS_AT_LEAST: usize = 16;
 
-/// Before the accelerator in the id of an engine that has one.
-pub const ACCELERATED: &str = ", vision ";
+/// Before the accelerator that sees in the id of an engine that has one.
+pub const ACCELERATED_VISION: &str = ", vision ";
+
+/// Before the accelerator that speaks in the id of an engine that has one.
+pub const ACCELERATED_DECODER: &str = ", decoder ";
 
 /// How an engine is to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,11 +53,14 @@ pub struct EngineOptions {
     /// What is to see in the CPU's place, if it can; or why what is asked for is not even tried. `None`: nothing is
     /// asked for.
     pub accelerator: Option<Result<Accelerator, String>>,
+    /// Whether an NVIDIA GPU is to speak in the CPU's place, if it can; or why it is not even tried. `None`: it is not asked
+    /// for.
+    pub cuda: Option<Result<(), String>>,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { threads: 1, memory: None, accelerator: None }
+        Self { threads: 1, memory: None, accelerator: None, cuda: None }
     }
 }
 
@@ -89,19 +96,22 @@ impl Engine {
         let accelerator =
             options.accelerator.as_ref().and_then(|asked_for| asked_for.as_ref().ok());
         let runtime = accelerator.map(|accelerator| OnnxRuntime::new(accelerator, options.threads));
-        Self::load_beside(bundle, &options, runtime.as_ref().map(|runtime| runtime as &dyn Backend))
+        let sees = runtime.as_ref().map(|runtime| runtime as &dyn Backend);
+        let speaks = matches!(options.cuda, Some(Ok(()))).then_some(&TractCuda as &dyn Backend);
+        Self::load_beside(bundle, &options, sees, speaks)
     }
 
-    /// The same, with `accelerator` for what is to see in the CPU's place.
+    /// The same, with what is to see and to speak in the CPU's place.
     fn load_beside(
         bundle: &Bundle,
         options: &EngineOptions,
-        accelerator: Option<&dyn Backend>,
+        sees: Option<&dyn Backend>,
+        speaks: Option<&dyn Backend>,
     ) -> Result<Self, EngineError> {
-        let footprint = match accelerator {
-            Some(_) => Footprint::accelerated(bundle)?,
-            None => Footprint::of(bundle)?,
-        };
+        // One that is not there takes nothing.
+        let there =
+            |backend: Option<&dyn Backend>| backend.is_some_and(|it| it.probe() == Probe::Ready);
+        let footprint = Footprint::accelerated(bundle, sees.is_some(), there(speaks))?;
         if let Some(free) = options.memory.filter(|free| footprint.total() > *free) {
             return Err(EngineError::Memory { bundle: bundle.id(), footprint, free });
         }
@@ -115,7 +125,7 @@ impl Engine {
         if let Some(Err(why)) = &options.accelerator {
             sight.quarantine(why.clone(), &mut report);
         }
-        if let Some(accelerator) = accelerator {
+        if let Some(accelerator) = sees {
             let onnx = match part_of(&manifest) {
                 VISION => part.clone(),
                 own => read(bundle, own)?,
@@ -127,6 +137,13 @@ impl Engine {
         let (id, decoder) = choose(&backends, DECODER, &mut report, |b| {
             b.decoder(&manifest, &part, adapter.as_deref())
         })?;
+        let mut voice = Voice::of(decoder);
+        if let Some(Err(why)) = &options.cuda {
+            voice.quarantine(why.clone(), &mut report);
+        }
+        if let Some(backend) = speaks {
+            voice = voice.before(backend, &manifest, (&part, adapter.as_deref()), &mut report);
+        }
         drop((part, adapter));
         let capabilities = InferenceCapabilities { ff_tokens: true, ..Default::default() };
         let mut grammars = ParserFactory::new(
@@ -146,7 +163,7 @@ impl Engine {
             vocabulary,
             grammars,
             sight,
-            decoder,
+            voice,
             footprint,
             pairs: Mutex::new(pairs),
             prefixes: Mutex::new(Vec::new()),
@@ -155,19 +172,26 @@ impl Engine {
         Ok(Self { core: Arc::new(core) })
     }
 
-    /// What the tokens depend on beside evidence and bundle: the decoder's backend and its version, and the accelerator
-    /// that sees, as long as one does.
+    /// What the tokens depend on beside evidence and bundle: the decoder's backend and its version, and the accelerators
+    /// that speak and see, as long as they do.
     pub fn id(&self) -> String {
-        match self.core.sight.accelerator() {
-            Some(accelerator) => format!("{}{ACCELERATED}{accelerator}", self.core.id),
-            None => self.core.id.clone(),
+        let mut id = self.core.id.clone();
+        let Core { voice, sight, .. } = &*self.core;
+        for (word, accelerator) in
+            [(ACCELERATED_DECODER, voice.accelerator()), (ACCELERATED_VISION, sight.accelerator())]
+        {
+            if let Some(accelerator) = accelerator {
+                id = id + word + accelerator;
+            }
         }
+        id
     }
 
-    /// Why the accelerator that was asked for does not serve though it is there: its canary saw something else than
-    /// the CPU, it failed later, or it is not to be tried.
+    /// Why an accelerator that was asked for does not serve though it is there: its canary was something else than
+    /// the CPU's, it failed later, or it is not to be tried.
     pub fn quarantined(&self) -> Option<&str> {
-        self.core.sight.quarantine.get().map(String::as_str)
+        let Core { voice, sight, .. } = &*self.core;
+        voice.quarantine.get().or(sight.quarantine.get()).map(String::as_str)
     }
 
     /// Which backend serves each part and why, a line each.
@@ -221,6 +245,9 @@ impl Engine {
             return Session::empty(core.clone());
         }
         let mut prefixes = lock(&core.prefixes);
+        // The states of an accelerator that has failed since are of no use.
+        let accelerated = core.voice.accelerator().is_some();
+        prefixes.retain(|known| known.accelerated == accelerated);
         if let Some(at) = prefixes.iter().position(|known| known.text == prefix) {
             let known = prefixes.remove(at);
             let session = Session::after(core.clone(), &known);
@@ -231,7 +258,7 @@ impl Engine {
         let mut session = Session::empty(core.clone())?;
         session.feed(&[crate::Piece::Text(prefix)])?;
         core.counters.prefixes_computed.fetch_add(1, Ordering::Relaxed);
-        prefixes.push(session.as_prefix(prefix));
+        prefixes.push(session.as_prefix(prefix, accelerated));
         let tokens =
             |prefixes: &[Prefix]| prefixes.iter().map(|known| known.ids.len()).sum::<usize>();
         while prefixes.len() > 1 && tokens(&prefixes) * token_bytes(&core.manifest) > PREFIX_BYTES {
@@ -260,7 +287,7 @@ pub(crate) struct Core {
     pub vocabulary: Vocabulary,
     grammars: ParserFactory,
     sight: Sight,
-    decoder: Box<dyn Decoder>,
+    voice: Voice,
     footprint: Footprint,
     pairs: Mutex<PairCache>,
     /// Least recently used first.
@@ -275,11 +302,13 @@ pub(crate) struct Prefix {
     pub walker: Walker,
     pub logits: Vec<f32>,
     pub state: Box<dyn DecoderState>,
+    /// Whether an accelerator has computed it.
+    pub accelerated: bool,
 }
 
 impl Core {
     pub fn decoder(&self) -> &dyn Decoder {
-        &*self.decoder
+        &*self.voice.part
     }
 
     fn encode(
@@ -316,7 +345,7 @@ impl Core {
         for pair in batch {
             write_frames(pair, geometry, &mut frames);
         }
-        let outputs = self.sight.vision.encode(frames, batch.len())?;
+        let outputs = self.sight.part.encode(frames, batch.len())?;
         let size = geometry.tokens_per_pair * self.manifest.decoder.hidden;
         let of_pair = |output: &Vec<f32>, i: usize| output[i * size..][..size].to_vec();
         Ok((0..batch.len())
@@ -414,7 +443,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::Vision;
+    use crate::{
+        Piece,
+        backend::{Chunk, Vision},
+        tract_cuda::tests::Standard,
+    };
 
     struct Fake(Probe);
 
@@ -443,6 +476,10 @@ mod tests {
 
     struct FlakyTower(Box<dyn Vision>, Arc<AtomicU64>);
 
+    struct FlakyDecoder(Box<dyn Decoder>, Arc<AtomicU64>);
+
+    struct FlakyState(Box<dyn DecoderState>, Arc<AtomicU64>);
+
     impl Backend for Flaky {
         fn id(&self) -> String {
             "flaky 1".into()
@@ -459,11 +496,35 @@ mod tests {
         }
         fn decoder(
             &self,
-            _: &Manifest,
-            _: &Arc<Aligned>,
-            _: Option<&[u8]>,
+            manifest: &Manifest,
+            weights: &Arc<Aligned>,
+            adapter: Option<&[u8]>,
         ) -> Result<Box<dyn Decoder>, Refusal> {
-            Err(Refusal::Decline("it only sees".into()))
+            let decoder = Standard.decoder(manifest, weights, adapter)?;
+            Ok(Box::new(FlakyDecoder(decoder, self.1.clone())))
+        }
+    }
+
+    impl Decoder for FlakyDecoder {
+        fn start(&self) -> Result<Box<dyn DecoderState>, EngineError> {
+            Ok(Box::new(FlakyState(self.0.start()?, self.1.clone())))
+        }
+        fn embed(&self, token: u32, out: &mut [f32]) {
+            self.0.embed(token, out);
+        }
+    }
+
+    impl DecoderState for FlakyState {
+        fn step(&mut self, chunk: Chunk) -> Result<Vec<f32>, EngineError> {
+            let left = self.1.load(Ordering::Relaxed);
+            assert!(left > 0, "the driver is gone");
+            self.1.store(left - 1, Ordering::Relaxed);
+            let mut said = self.0.step(chunk)?;
+            said.iter_mut().for_each(|number| *number *= 1.0001);
+            Ok(said)
+        }
+        fn fork(&self) -> Box<dyn DecoderState> {
+            Box::new(Self(self.0.fork(), self.1.clone()))
         }
     }
 
@@ -487,7 +548,7 @@ mod tests {
         let looks = Arc::new(AtomicU64::new(u64::MAX));
         let flaky = Flaky(TractCpu::new(1), looks.clone());
         let options = EngineOptions::default();
-        let engine = Engine::load_beside(&bundle, &options, Some(&flaky)).unwrap();
+        let engine = Engine::load_beside(&bundle, &options, Some(&flaky), None).unwrap();
         let alone = Engine::load(&bundle, options).unwrap();
         let frames: Vec<_> =
             (0..3).map(|n| crate::golden::drawn_pair(&bundle.manifest, n)).collect();
@@ -506,6 +567,37 @@ mod tests {
         assert_eq!(engine.id(), alone.id());
         assert_eq!(engine.encode(early).unwrap(), right[..2]);
         assert!(engine.quarantined().unwrap().contains("flaky 1"));
+    }
+
+    #[test]
+    fn a_session_of_an_accelerator_that_panics_is_lost_and_the_next_is_the_cpus_own() {
+        let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixture");
+        let bundle = Bundle::open(fixture).unwrap();
+        let steps = Arc::new(AtomicU64::new(u64::MAX));
+        let flaky = Flaky(TractCpu::new(1), steps.clone());
+        let options = EngineOptions::default();
+        let engine = Engine::load_beside(&bundle, &options, None, Some(&flaky)).unwrap();
+        assert!(engine.id().ends_with(", decoder flaky 1"), "{}", engine.backend_report());
+        let alone = Engine::load(&bundle, options).unwrap();
+        let answers = |engine: &Engine| -> Result<_, EngineError> {
+            let mut session = engine.start("you watch a camera")?;
+            let before = session.yes_no("verdict:\n")?;
+            session.feed(&[Piece::Text("what happens?")])?;
+            Ok((before, session.yes_no("verdict:\n")?, session.logits()?.to_vec()))
+        };
+        let (found, right) = (answers(&engine).unwrap(), answers(&alone).unwrap());
+        assert_ne!(found, right);
+        assert!(crate::cosine(&found.2, &right.2) > 0.999);
+        // The prefix is known to it; it answers the first question and fails at the second.
+        steps.store(2, Ordering::Relaxed);
+        let error = answers(&engine).unwrap_err().to_string();
+        assert!(error.contains("it panicked: the driver is gone"), "{error}");
+        assert_eq!(engine.id(), alone.id());
+        assert!(engine.quarantined().unwrap().contains("the driver is gone"));
+        assert_eq!(answers(&engine).unwrap(), right);
+        // Nor is it asked again when it could go on.
+        steps.store(u64::MAX, Ordering::Relaxed);
+        assert_eq!(answers(&engine).unwrap(), right);
     }
 
     #[test]

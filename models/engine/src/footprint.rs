@@ -63,15 +63,18 @@ impl Footprint {
         })
     }
 
-    /// The same with an accelerator beside the CPU: it has the tower too, and what it makes of it, which is an estimate
-    /// that no board has confirmed.
+    /// The same with accelerators beside the CPU, one that `sees` and one that `speaks`: they have the tower and the decoder
+    /// too, and what they make of them, which is an estimate that no board has confirmed.
     ///
     /// # Errors
     /// If it lists no decoder or vision part.
-    pub fn accelerated(bundle: &Bundle) -> Result<Self, BundleError> {
+    pub fn accelerated(bundle: &Bundle, sees: bool, speaks: bool) -> Result<Self, BundleError> {
         let alone = Self::of(bundle)?;
-        let tower = bundle.length(part_of(&bundle.manifest))? as u64;
-        Ok(Self { weights: alone.weights + 2 * tower, ..alone })
+        let tower = if sees { bundle.length(part_of(&bundle.manifest))? } else { 0 };
+        let text = if speaks { bundle.length(DECODER)? } else { 0 };
+        // A board has one memory for both; the weights are there once more while they are on their way.
+        let (weights, context) = (alone.weights + 2 * (tower + text) as u64, alone.context);
+        Ok(Self { weights, context: if speaks { 2 * context } else { context }, ..alone })
     }
 
     /// All of it, and what the allocator keeps of what comes and goes: seen to be a sixth, counted as

@@ -23,15 +23,17 @@ mod grammar;
 mod onnx_runtime;
 mod packing;
 mod pairs;
+mod panics;
 mod rotary;
 mod sampling;
 mod session;
 mod tract_cpu;
+mod tract_cuda;
 mod vocabulary;
 
 pub use alone::{Text, TextDecoder, Tower};
 pub use backend::Probe;
-pub use engine::{ACCELERATED, Engine, EngineOptions, Stats};
+pub use engine::{ACCELERATED_DECODER, ACCELERATED_VISION, Engine, EngineOptions, Stats};
 pub use error::EngineError;
 pub use footprint::Footprint;
 pub use golden::{Golden, cosine};

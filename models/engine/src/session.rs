@@ -262,13 +262,14 @@ impl Session {
         }
     }
 
-    pub(crate) fn as_prefix(&self, text: &str) -> Prefix {
+    pub(crate) fn as_prefix(&self, text: &str, accelerated: bool) -> Prefix {
         Prefix {
             text: text.to_owned(),
             ids: self.ids.clone(),
             walker: self.walker.clone(),
             logits: self.logits.clone(),
             state: self.state.fork(),
+            accelerated,
         }
     }
 

@@ -188,6 +188,26 @@ impl Matrix {
         }
     }
 
+    /// All rows of a matrix of 4 bits, one after the other, each in blocks of 18 bytes, as ggml and tract write its
+    /// `Q4_0`: the scale, then 16 bytes whose low halves are the first 16 columns and whose high halves are the others.
+    ///
+    /// # Panics
+    /// If it is of 8 bits.
+    pub fn ggml(&self) -> Vec<u8> {
+        assert_eq!(self.format, Format::Q4_0, "8 bits do not fit into 4");
+        let mut out = Vec::with_capacity(self.rows * self.columns / BLOCK * (2 + BLOCK / 2));
+        for row in 0..self.rows {
+            let lane = row % ROWS;
+            for block in 0..self.columns / BLOCK {
+                let (codes, scales) = self.block(row / ROWS, block);
+                let nibble = |i: usize| (code(Format::Q4_0, codes, lane, i) + 8) as u8;
+                out.extend_from_slice(&scales[lane * 2..][..2]);
+                out.extend((0..BLOCK / 2).map(|i| nibble(i) | nibble(i + BLOCK / 2) << 4));
+            }
+        }
+        out
+    }
+
     /// The pairs of blocks of a panel.
     pub(crate) fn panel(&self, number: usize) -> &[u8] {
         let bytes = self.format.panel(self.columns);

@@ -36,7 +36,7 @@ fn every_key_of_the_printed_default_is_explained() {
             "true" => "false".into(),
             "\"network\"" => "\"background\"".into(),
             "\"info\"" => "\"debug\"".into(),
-            "\"tensorrt\"" => "\"cuda\"".into(),
+            "\"tensorrt\"" | "\"cpu\"" => "\"cuda\"".into(),
             "\"alert\"" => "\"never\"".into(),
             text if text.starts_with('"') => format!("\"x{}", &text[1..]),
             "0.5" => "0.6".into(),

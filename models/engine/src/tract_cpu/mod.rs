@@ -15,7 +15,7 @@ use crate::{
 };
 use adapter::Adapter;
 use bundle::Manifest;
-use decoder::TractDecoder;
+pub(crate) use decoder::{Host, TractDecoder};
 use kernels::{Aligned, PackedFile, Threads, Variant, With};
 use std::sync::Arc;
 use tower::PackedTower;
