@@ -99,7 +99,7 @@ impl Shadow {
         let inner = self.lock();
         let mut seen = inner.seen.clone();
         // An accelerator that passed its canary may have failed since, in an inquiry that the processor then ended.
-        let quarantined = inner.candidate.as_ref().and_then(|it| it.engine().quarantined());
+        let quarantined = inner.candidate.as_ref().and_then(|it| it.engine().quarantined().next());
         seen.failed = seen.failed.or_else(|| quarantined.map(|why| format!("in its trial {why}")));
         seen
     }

@@ -30,6 +30,7 @@ use hal_linux::LinuxBoard;
 use inquiry::{Inquirer, Request, Stored};
 use sentinel::{Sentinel, SentinelOptions, WakeReason};
 use std::{
+    collections::HashSet,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -434,12 +435,15 @@ fn inquire(
     stop: &AtomicBool,
 ) -> u64 {
     let Plan { signs, meters, .. } = plan;
-    let (mut done, mut told) = (0, false);
+    let (mut done, mut told) = (0, HashSet::new());
     loop {
-        // It may have failed in any inquiry.
-        if let (false, Some(why)) = (told, inquirer.engine().quarantined()) {
-            let sentence = format!("{why}; the processor serves in its place");
-            told = conclude.send(Conclusion::Trouble(Trouble::Accelerator { sentence })).is_ok();
+        // Any may have failed in any inquiry.
+        for why in inquirer.engine().quarantined() {
+            if told.insert(why.to_owned()) {
+                let sentence = format!("{why}; the processor serves in its place");
+                // Who concludes is gone only at the end.
+                let _ = conclude.send(Conclusion::Trouble(Trouble::Accelerator { sentence }));
+            }
         }
         let mut open = docket.lock();
         let due = loop {

@@ -187,11 +187,14 @@ impl Engine {
         id
     }
 
-    /// Why an accelerator that was asked for does not serve though it is there: its canary was something else than
-    /// the CPU's, it failed later, or it is not to be tried.
-    pub fn quarantined(&self) -> Option<&str> {
+    /// Why accelerators that were asked for do not serve though they are there, a reason each: its canary was
+    /// something else than the CPU's, it failed later, or it is not to be tried.
+    pub fn quarantined(&self) -> impl Iterator<Item = &str> {
         let Core { voice, sight, .. } = &*self.core;
-        voice.quarantine.get().or(sight.quarantine.get()).map(String::as_str)
+        [&voice.quarantine, &sight.quarantine]
+            .into_iter()
+            .filter_map(|of| of.get())
+            .map(String::as_str)
     }
 
     /// Which backend serves each part and why, a line each.
@@ -566,7 +569,29 @@ mod tests {
         assert_eq!(engine.encode(&pairs).unwrap(), right);
         assert_eq!(engine.id(), alone.id());
         assert_eq!(engine.encode(early).unwrap(), right[..2]);
-        assert!(engine.quarantined().unwrap().contains("flaky 1"));
+        assert!(engine.quarantined().next().unwrap().contains("flaky 1"));
+    }
+
+    #[test]
+    fn of_two_accelerators_that_fail_both_are_told() {
+        let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixture");
+        let bundle = Bundle::open(fixture).unwrap();
+        let flaky = || Flaky(TractCpu::new(1), Arc::new(AtomicU64::new(u64::MAX)));
+        let (sees, speaks) = (flaky(), flaky());
+        let options = EngineOptions::default();
+        let engine = Engine::load_beside(&bundle, &options, Some(&sees), Some(&speaks)).unwrap();
+        assert_eq!(engine.quarantined().next(), None);
+        sees.1.store(0, Ordering::Relaxed);
+        speaks.1.store(0, Ordering::Relaxed);
+        let [first, second] = &crate::golden::drawn_pair(&bundle.manifest, 0);
+        engine.encode(&[PairInput { key: PairKey(0, 0), frames: [first, second] }]).unwrap();
+        engine.start("you watch a camera").map(drop).unwrap_err();
+        let told: Vec<_> = engine.quarantined().collect();
+        assert_eq!(told.len(), 2);
+        assert!(
+            told[0].contains("the driver is gone") && told[1].contains("not finite"),
+            "{told:?}"
+        );
     }
 
     #[test]
@@ -593,7 +618,7 @@ mod tests {
         let error = answers(&engine).unwrap_err().to_string();
         assert!(error.contains("it panicked: the driver is gone"), "{error}");
         assert_eq!(engine.id(), alone.id());
-        assert!(engine.quarantined().unwrap().contains("the driver is gone"));
+        assert!(engine.quarantined().next().unwrap().contains("the driver is gone"));
         assert_eq!(answers(&engine).unwrap(), right);
         // Nor is it asked again when it could go on.
         steps.store(u64::MAX, Ordering::Relaxed);

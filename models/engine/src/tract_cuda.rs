@@ -80,18 +80,23 @@ impl Backend for TractCuda {
         adapter: Option<&[u8]>,
     ) -> Result<Box<dyn Decoder>, Refusal> {
         let runtime = Self::runtime().map_err(|probe| Refusal::Decline(probe.to_string()))?;
-        // A clone of a state writes into the same memory of the GPU.
-        let host = Host { runtime, backend: self.id(), shares: true };
-        // What it has no kernel for stays on the processor.
-        let executor = Some(Executor::SingleThread);
-        let options = RunOptions { executor, ..RunOptions::default() };
-        let loaded =
-            caught(|| Ok(TractDecoder::standard(manifest, weights, adapter, host, &options)));
-        match loaded.map_err(Refusal::Decline)? {
-            Ok(decoder) => Ok(Box::new(decoder)),
-            Err(refusal) => Err(refusal),
-        }
+        let loaded = caught(|| Ok(on(runtime, self.id(), manifest, (weights, adapter))));
+        loaded.map_err(Refusal::Decline)?
     }
+}
+
+/// The decoder on a runtime of which a clone of a state writes into the same memory, as a GPU's does.
+fn on(
+    runtime: &dyn Runtime,
+    backend: String,
+    manifest: &Manifest,
+    (weights, adapter): (&Arc<Aligned>, Option<&[u8]>),
+) -> Result<Box<dyn Decoder>, Refusal> {
+    let host = Host { runtime, backend, shares: true };
+    // What it has no kernel for stays on the processor.
+    let executor = Some(Executor::SingleThread);
+    let options = RunOptions { executor, ..RunOptions::default() };
+    Ok(Box::new(TractDecoder::standard(manifest, weights, adapter, host, &options)?))
 }
 
 #[cfg(test)]
@@ -100,10 +105,14 @@ pub(crate) mod tests {
     use crate::{
         accelerated::{Voice, canary_of_voice},
         packed_tensors,
+        packing::LORA_ALPHA,
+        projections,
         tract_cpu::TractCpu,
     };
     use bundle::{Bundle, DECODER};
     use kernels::{Content, Format, Matrix, Writer};
+    use safetensors::{Dtype, tensor::TensorView};
+    use std::collections::HashMap;
     use tract_core::internal::*;
 
     /// What the GPU is given, on tract's own runtime for processors.
@@ -136,18 +145,6 @@ pub(crate) mod tests {
         }
     }
 
-    fn on(
-        runtime: &dyn Runtime,
-        manifest: &Manifest,
-        weights: &Arc<Aligned>,
-        adapter: Option<&[u8]>,
-    ) -> Result<Box<dyn Decoder>, Refusal> {
-        let host = Host { runtime, backend: "standard 1".into(), shares: true };
-        let executor = Some(Executor::SingleThread);
-        let options = RunOptions { executor, ..RunOptions::default() };
-        Ok(Box::new(TractDecoder::standard(manifest, weights, adapter, host, &options)?))
-    }
-
     impl Backend for Standard {
         fn id(&self) -> String {
             "standard 1".into()
@@ -164,7 +161,8 @@ pub(crate) mod tests {
             weights: &Arc<Aligned>,
             adapter: Option<&[u8]>,
         ) -> Result<Box<dyn Decoder>, Refusal> {
-            on(runtime_for_name("cpu").unwrap().unwrap(), manifest, weights, adapter)
+            let runtime = runtime_for_name("cpu").unwrap().unwrap();
+            on(runtime, self.id(), manifest, (weights, adapter))
         }
     }
 
@@ -180,39 +178,64 @@ pub(crate) mod tests {
         (bundle.manifest.clone(), decoder)
     }
 
+    /// Numbers within `spread` of `around`, others for each `seed`.
+    fn numbers(seed: usize, n: usize, around: f32, spread: f32) -> Vec<f32> {
+        let mut state = seed as u32;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            around + ((state >> 8) as f32 / (1 << 23) as f32 - 1.0) * spread
+        };
+        (0..n).map(|_| next()).collect()
+    }
+
     /// Drawn weights in the shape of `manifest`.
     fn drawn(manifest: &Manifest, format: Format) -> Arc<Aligned> {
         let tensors = packed_tensors(&manifest.decoder, format);
         let mut writer = Writer::new(Vec::new(), tensors.clone(), &[]).unwrap();
-        let mut state = 1u32;
-        let mut numbers = |n: usize, around: f32| -> Vec<f32> {
-            let mut next = || {
-                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                around + (state >> 8) as f32 / (1 << 24) as f32 * 0.4 - 0.2
-            };
-            (0..n).map(|_| next()).collect()
-        };
-        for (name, content) in tensors {
+        for (seed, (name, content)) in tensors.into_iter().enumerate() {
             match content {
                 Content::Matrix { format, rows, columns } => {
-                    let numbers = numbers(rows * columns, 0.0);
+                    let numbers = numbers(seed, rows * columns, 0.0, 0.2);
                     let matrix = Matrix::quantise(format, &numbers, columns).unwrap();
                     writer.matrix(&name, &matrix).unwrap();
                 }
-                Content::Numbers(n) => writer.numbers(&name, &numbers(n, 1.0)).unwrap(),
+                Content::Numbers(n) => writer.numbers(&name, &numbers(seed, n, 1.0, 0.2)).unwrap(),
             }
         }
         aligned(&writer.finish())
     }
 
+    /// A drawn adapter that changes every projection of `manifest`'s decoder.
+    fn drawn_adapter(manifest: &Manifest) -> Vec<u8> {
+        const RANK: usize = 4;
+        let mut factors = vec![];
+        for (seed, (name, [rows, columns])) in projections(&manifest.decoder).iter().enumerate() {
+            let of = name.strip_suffix(".weight").unwrap();
+            for (which, shape) in [("A", [RANK, *columns]), ("B", [*rows, RANK])] {
+                let numbers = numbers(seed, shape.iter().product(), 0.0, 0.2);
+                let bytes: Vec<u8> = numbers.iter().flat_map(|x| x.to_le_bytes()).collect();
+                factors.push((format!("{of}.lora_{which}.weight"), shape, bytes));
+            }
+        }
+        let views = factors.iter().map(|(name, shape, bytes)| {
+            (name, TensorView::new(Dtype::F32, shape.to_vec(), bytes).unwrap())
+        });
+        let told = HashMap::from([(LORA_ALPHA.to_owned(), "8".to_owned())]);
+        safetensors::serialize(views, Some(told)).unwrap()
+    }
+
     /// What becomes of the graph for accelerators beside our own.
-    fn beside(manifest: &Manifest, weights: &Arc<Aligned>) -> String {
-        let ours = || TractCpu::new(1).decoder(manifest, weights, None).ok().unwrap();
+    fn beside(manifest: &Manifest, weights: &Arc<Aligned>, adapter: Option<&[u8]>) -> String {
+        let ours = |adapter| TractCpu::new(1).decoder(manifest, weights, adapter).ok().unwrap();
         let mut report = vec![];
-        let _ = Voice::of(ours()).before(&Standard, manifest, (weights, None), &mut report);
-        if let Ok(apart) = on(&Apart, manifest, weights, None) {
-            let said = canary_of_voice(&*apart, &*ours(), manifest);
+        let part = (weights, adapter);
+        let _ = Voice::of(ours(adapter)).before(&Standard, manifest, part, &mut report);
+        if let Ok(apart) = on(&Apart, "apart 1".into(), manifest, part) {
+            let said = canary_of_voice(&*apart, &*ours(adapter), manifest);
             assert!(said.is_ok(), "{said:?}");
+            // The canary sees what an adapter changes.
+            let said = canary_of_voice(&*apart, &*ours(None), manifest);
+            assert_eq!(said.is_ok(), adapter.is_none(), "{said:?}");
         }
         report.join("\n")
     }
@@ -220,10 +243,15 @@ pub(crate) mod tests {
     #[test]
     fn the_graph_for_accelerators_says_what_ours_says() {
         const PASSED: &str = "rather on standard 1, whose canary said what the CPU says";
+        let passes = |manifest: &Manifest, weights: &Arc<Aligned>, of: &str| {
+            for adapter in [None, Some(drawn_adapter(manifest))] {
+                let report = beside(manifest, weights, adapter.as_deref());
+                assert!(report.contains(PASSED), "{of}, adapter {}: {report}", adapter.is_some());
+            }
+        };
         for dir in ["tests/fixture", "../nano"] {
             let (manifest, weights) = manifest_of(dir);
-            let report = beside(&manifest, &weights);
-            assert!(report.contains(PASSED), "{dir}: {report}");
+            passes(&manifest, &weights, dir);
         }
         let (mut manifest, _) = manifest_of("tests/fixture");
         // With a width of a head of 64 keys and values are kept in 16 bits.
@@ -231,9 +259,8 @@ pub(crate) mod tests {
             let decoder = &mut manifest.decoder;
             (decoder.hidden, decoder.intermediate, decoder.head_dim) = (64, 96, head_dim);
             decoder.mrope_section = [head_dim / 4, head_dim / 8, head_dim / 8];
-            let report = beside(&manifest, &drawn(&manifest, Format::Q4_0));
-            assert!(report.contains(PASSED), "{head_dim}: {report}");
-            let report = beside(&manifest, &drawn(&manifest, Format::Q8_0));
+            passes(&manifest, &drawn(&manifest, Format::Q4_0), &format!("heads of {head_dim}"));
+            let report = beside(&manifest, &drawn(&manifest, Format::Q8_0), None);
             assert!(
                 report.contains("not on standard 1, its weights are not of 4 bits"),
                 "{report}"
