@@ -12,6 +12,8 @@ is() { local words=$1 got; shift; got=$("$@") && [ "$got" = "$words" ] || { echo
 # unchanged COMMAND...: it fails, and the partition is what it was.
 unchanged() { cp bootenv before && ! "$@" && cmp bootenv before; }
 only_the_sector_differs() { new && cp bootenv before && slots set-state B bad && [ "$(cmp -l bootenv before | awk '$1 <= 4096 || $1 > 5120' | wc -l)" = 0 ]; }
+flushed() { cp bootenv before && slots flush && cmp bootenv before; }
+unflushed() { ! LOOKBACK_BOOTENV=$PWD/none/bootenv slots flush 2>flush.err && grep -q 'was not told to flush' flush.err; }
 without_a_write() { chmod u-w bootenv; touch -d @1 bootenv; slots set-state A good && [ "$(stat -c %Y bootenv)" = 1 ]; }
 
 for each in "dash" "busybox sh"; do
@@ -33,6 +35,8 @@ for each in "dash" "busybox sh"; do
     check 'a system that is none changes nothing' unchanged slots set-primary C
     check 'nor does a state that is none' unchanged slots set-state A fine
     check 'nor a command that is none' unchanged slots start A
+    check 'a disk that is told to flush it keeps it as it is' flushed
+    check 'and one that cannot is told of' unflushed
     check 'nothing but its sectors is written' only_the_sector_differs
     head -c 1M /dev/urandom >bootenv
     check 'and garbage there is a new device again' is 'ORDER=A B A_LEFT=5 B_LEFT=5' slots show
