@@ -1,11 +1,8 @@
-"""`heard.py FILE [LOG] [--again]`: what a subscriber heard is what the mirror promises; exit code 1 if it is not.
+"""`heard.py FILE [LOG]`: what a subscriber heard is what the mirror promises; exit code 1 if it is not.
 
 FILE holds lines of `mosquitto_sub -F %j`. Of each incident a `new` comes first, then `update`s, then one `end`;
 the first message has all that a notification needs; nothing is told before what changed earlier. With LOG, lines of
 `lookback events --json`, every incident in it was told, with its end, and nothing else was.
-
-With --again the broker was ended while it was told something: what was told last may have come again then, under the
-same `id` and `seq`, from the camera and from the broker (QoS 1).
 """
 
 import json
@@ -16,14 +13,10 @@ ORDER = ["new", "update", "end"]
 
 def main():
     """Says what is wrong with the story, if anything is."""
-    again = "--again" in sys.argv
-    files = [argument for argument in sys.argv[1:] if argument != "--again"]
-    heard = events(files[0])
-    if again:
-        heard = [e for before, e in zip([None, *heard], heard) if e != before]
+    heard = events(sys.argv[1])
     problems = list(disorder(heard))
-    if len(files) > 1:
-        problems += gaps(heard, files[1])
+    if len(sys.argv) > 2:
+        problems += gaps(heard, sys.argv[2])
     if not heard:
         problems.append("nothing was heard")
     print("\n".join(problems) or f"{len(heard)} messages are as they should be")

@@ -29,7 +29,7 @@ watch_minutes() {
 # in_real_time CONFIG [DIRECTORY]: in the background, until it is interrupted.
 in_real_time() { in_background "$lookback" run --config "$1" --camera sim:seed=9001,minutes=9 --data-dir "${2:-D}" --json; }
 log_to() { "$lookback" events --data-dir D --json --limit 1000 >"$1"; }
-# tells FILE [LOG] [--again]
+# tells FILE [LOG]
 tells() { python3 "$repository/tests/fleet/heard.py" "$@"; }
 said() { grep -qE -- "$1" child.err; }
 # noted_once WORDS: one sentence about the broker, and only one.
@@ -118,13 +118,13 @@ check 'the broker is away for a while' broker_on || finish
 check 'a watch goes on over it' wait "$watching"
 check 'and another' watch_minutes plain.toml 9005 2
 log_to log.jsonl
-check 'nothing is missing, nothing is out of order, after that too' tells heard.jsonl log.jsonl --again
+check 'nothing is missing, nothing is out of order, after that too' tells heard.jsonl log.jsonl
 
 # --- TLS
 configure tls.toml "mqtts://localhost:$tls_port" password 'ca = "ca.pem"' 'certificate = "device.pem"' 'key = "device.key"'
 check 'it watches, and tells over TLS, with a certificate of its own' watch_minutes tls.toml 9006 3
 log_to log.jsonl
-check 'all of which was heard' tells heard.jsonl log.jsonl --again
+check 'all of which was heard' tells heard.jsonl log.jsonl
 check 'doctor finds the broker' quiet "$lookback" doctor --config tls.toml --data-dir D --json
 holds 'and says so' quiet.out "any(c['name'] == 'mqtt broker' and c['status'] == 'ok' for r in rows for c in r['checks'])"
 
